@@ -1,0 +1,1 @@
+"""How good is it: scores with signatures, the report and its plots."""

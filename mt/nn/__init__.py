@@ -1,0 +1,1 @@
+"""Tensors to tensors: the recurrent encoder-decoder. Imports nothing of `mt` but `mt.nn`."""

@@ -1,0 +1,208 @@
+"""A recipe: everything that decides a training run, as typed, frozen dataclasses.
+
+The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml` are instances.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from mt.nn.architecture import Architecture
+from mt.search.options import SearchOptions
+
+
+@dataclass(frozen=True)
+class Source:
+    """One place that parallel text comes from. Exactly one of hub, files and catalogue is set."""
+
+    hub: str | None = None
+    """Dataset on the Hugging Face Hub, such as `bentrevett/multi30k`."""
+    config: str | None = None
+    """Configuration of the hub dataset, such as `de-en`."""
+    splits: dict[str, str] = field(
+        default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
+    )
+    """Our split to the hub's split; leave one out to have it cut from the training text."""
+    files: str | None = None
+    """A folder of `train.L`, `valid.L` or `dev.L`, `test*.L` (L a language, or `tsv`, `csv`,
+    `jsonl`, `parquet`), one table file, or the common stem of a `STEM.L` pair; each also with
+    `.gz`, `.xz` or `.zst`."""
+    catalogue: Literal["home-assistant", "libreoffice-help"] | None = None
+    """Texts that a package manager brings: Home Assistant's user interface (pip) or
+    LibreOffice's help (apt)."""
+    source_column: str | None = None
+    """Column of the source text in tables; by default the language code, `source`, or the
+    language's entry in a `translation` column."""
+    target_column: str | None = None
+    """Column of the target text in tables, found likewise."""
+    weight: float = 1.0
+    """How often each training pair of this source is seen in an epoch: 2 doubles the pairs, 0.5
+    keeps a fixed half."""
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """Which training pairs are dropped. Each rule can be turned off; `0` and `null` do that."""
+
+    min_words: int = 1
+    """Fewest words on either side (characters count where a script writes no spaces)."""
+    max_words: int = 150
+    """Most words on either side; 0 sets no limit."""
+    max_ratio: float = 4.0
+    """Greatest ratio between the two sides' words, for pairs with a side over 5 words; 0: off."""
+    identical: bool = True
+    """Drop pairs whose two sides are the same."""
+    control_characters: bool = True
+    """Drop pairs that hold control characters other than tab."""
+    source_script: str | None = None
+    """Unicode script, such as `Latin` or `Cyrillic`, that most letters of the source must be in."""
+    target_script: str | None = None
+    """Unicode script that most letters of the target must be in."""
+    duplicates: bool = True
+    """Keep only the first of identical pairs."""
+    held_out: Literal["off", "exact", "near"] = "near"
+    """Drop pairs whose source or target stands in validation or test: `exact`ly, or `near`ly:
+    equal once lower-cased and stripped of digits, punctuation and placeholders, or with half of
+    the held-out sentence's word 4-grams."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The parallel text."""
+
+    source: str = "en"
+    """Language code of the source side."""
+    target: str = "de"
+    """Language code of the target side."""
+    sources: list[Source] = field(default_factory=list)
+    """Where the text comes from, mixed by weight."""
+    files: str | None = None
+    """A local folder (see `sources.files`) to use in place of `sources`."""
+    valid_size: int = 2000
+    """Pairs to cut from the training text where no validation text is named; at most a tenth."""
+    test_size: int = 2000
+    """Pairs to cut from the training text where no test text is named; at most a tenth."""
+    cleaning: Cleaning = field(default_factory=Cleaning)
+    """Which training pairs are dropped."""
+
+
+@dataclass(frozen=True)
+class TokenizerSpec:
+    """How text becomes subword tokens: a SentencePiece model (arXiv:1808.06226)."""
+
+    kind: Literal["bpe", "unigram"] = "bpe"
+    """Subword model: byte-pair encoding (arXiv:1508.07909) or unigram (arXiv:1804.10959)."""
+    vocab_size: int = 4000
+    """Tokens of the vocabulary (of each, when they are separate)."""
+    joint: bool = True
+    """One vocabulary for both languages; otherwise one for each."""
+    byte_fallback: bool = True
+    """Spell characters outside the vocabulary as UTF-8 bytes, so that nothing is unknown."""
+    character_coverage: float = 0.9995
+    """Share of the text's characters that get a token of their own."""
+    normalization: Literal["nfkc", "identity"] = "nfkc"
+    """Unicode normalisation inside the tokenizer."""
+    user_symbols: list[str] = field(default_factory=list)
+    """Strings that always stay one token."""
+    max_sentences: int = 2_000_000
+    """Sentences to train on, drawn with `seed` from larger corpora."""
+    seed: int = 1
+    """Seed of the draw."""
+
+
+@dataclass(frozen=True)
+class Batching:
+    """How sentences are packed into batches."""
+
+    tokens: int = 1200
+    """Budget of a batch on each device: rows times the longest of all sources and targets,
+    padding included."""
+    max_length: int = 256
+    """Training pairs with a longer side, in tokens, are left out."""
+    subword_sampling: float = 0.0
+    """BPE-dropout probability (arXiv:1910.13267), or the inverse temperature of unigram sampling
+    (arXiv:1804.10959), on both sides, anew in every epoch; 0 always takes the best segmentation."""
+    workers: int = 0
+    """Processes that prepare batches ahead; 0 prepares them in the training process."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """Loss, optimizer, schedule and stopping. Budgets are Lightning's `trainer` options."""
+
+    label_smoothing: float = 0.1
+    """Share of the target probability spread over the whole vocabulary (arXiv:1512.00567)."""
+    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
+    """Update rule."""
+    learning_rate: float = 3e-3
+    """Highest learning rate of the schedule."""
+    betas: tuple[float, float] = (0.9, 0.98)
+    """Decay rates of Adam's two moments."""
+    epsilon: float = 1e-8
+    """Adam's denominator offset."""
+    momentum: float = 0.9
+    """Momentum of SGD."""
+    weight_decay: float = 0.0
+    """Weight decay: decoupled in AdamW, an L2 penalty elsewhere."""
+    schedule: Literal["constant", "linear", "cosine", "inverse-sqrt", "plateau"] = "linear"
+    """Learning rate after the warm-up. `linear` and `cosine` reach zero at the end of the budget:
+    the nearest of `trainer.max_steps`, `trainer.max_epochs` and `trainer.max_time`."""
+    warmup_steps: int = 200
+    """Updates over which the learning rate rises linearly from zero."""
+    plateau_factor: float = 0.5
+    """`plateau`: multiply the learning rate by this when validation BLEU stalls."""
+    plateau_patience: int = 2
+    """`plateau`: validations without a better BLEU that are borne first."""
+    ema: float = 0.0
+    """Decay of the exponential moving average of the weights that is validated and kept
+    (per update, e.g. 0.999); 0 keeps the last weights."""
+    patience: int = 0
+    """Stop after this many validations in a row without a better BLEU; 0 never stops early."""
+    validation_start: int = 500
+    """Updates before the first validation BLEU: an untrained model decodes to the length cap."""
+    validation_sentences: int = 0
+    """Validation pairs, from the first, that are decoded for BLEU; 0 takes all."""
+    validation_beam_size: int = 1
+    """Beam of the validation decoding; the other search options are those of `search`."""
+    max_skipped: int = 20
+    """Updates with a NaN or infinite gradient that are skipped in a row before training stops."""
+    checkpoint_minutes: float = 10.0
+    """Minutes between checkpoints for `--resume`; one is also written at each validation."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How the finished model is measured on the test sets."""
+
+    metrics: list[Literal["bleu", "chrf", "ter", "bleu-lc-tok"]] = field(
+        default_factory=lambda: ["bleu", "chrf"]
+    )
+    """Scores, each kept with its sacreBLEU signature."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A complete training run."""
+
+    corpus: Corpus = field(default_factory=Corpus)
+    """The parallel text."""
+    tokenizer: TokenizerSpec = field(default_factory=TokenizerSpec)
+    """How text becomes tokens; a recipe may name a file of `tokenizers/` here."""
+    model: Architecture = field(default_factory=Architecture)
+    """Size and wiring of the network."""
+    batches: Batching = field(default_factory=Batching)
+    """How sentences are packed into batches."""
+    training: Training = field(default_factory=Training)
+    """Loss, optimizer, schedule and stopping."""
+    search: SearchOptions = field(default_factory=SearchOptions)
+    """Decoding options for validation and test, and the bundle's defaults."""
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    """How the finished model is measured."""
+    seed: int = 1
+    """Seed of the initial weights, dropout, batch order and subword sampling."""
+    auto: list[str] = field(default_factory=list)
+    """Dotted names of fields to choose from the size of the corpus (see docs/recipes.md); one that
+    is set on the command line keeps that value."""
+    trainer: dict[str, Any] = field(default_factory=dict)
+    """Options of Lightning's Trainer, under its own names."""

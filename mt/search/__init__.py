@@ -1,0 +1,1 @@
+"""Scores to tokens: greedy and beam search over any decoder that keeps the `Decoder` protocol."""
