@@ -1,0 +1,62 @@
+# Everything from a fresh clone: `make train`, `make test`. Targets re-run only what is stale.
+PYTHON ?= python3
+RECIPE ?= recipes/quickstart.yaml
+ARGS ?=
+
+VENV := .venv
+MT := $(VENV)/bin/mt
+NAME := $(basename $(notdir $(RECIPE)))
+RUN := runs/$(NAME)
+REPORT = $(firstword $(shell ls -t runs/*/report.html runs/*/*/report.html 2>/dev/null))
+
+.PHONY: setup train test translate report lint bench clean FORCE
+.DELETE_ON_ERROR:
+
+setup: $(VENV)/.ready  ## make the environment
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	  { echo "mt needs Python 3.10 to 3.13; set PYTHON=python3.12, for example" >&2; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
+	touch $@
+
+train: $(RUN)/scores.json  ## corpus, tokenizer, training, evaluation, report: RECIPE=… ARGS="--trainer.max_epochs 3"
+
+# The options of a run are kept beside it, so that other ARGS make it stale. A run that was
+# interrupted goes on where it stood; one whose recipe or options have changed starts again.
+$(RUN)/.arguments: FORCE
+	@mkdir -p $(@D)
+	@printf '%s\n' '$(subst ','\'',$(ARGS))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(ARGS))' > $@
+
+$(RUN)/scores.json: $(RECIPE) $(RUN)/.arguments | $(VENV)/.ready
+	$(MT) train $(RECIPE) --output $(RUN) $(ARGS) $(if $(filter --resume --overwrite,$(ARGS)),,\
+	  $$(if [ $(RUN)/recipe.yaml -nt $(RUN)/.arguments ] && [ $(RUN)/recipe.yaml -nt $(RECIPE) ] && \
+	       ! [ -e $(RUN)/scores.json ]; then echo --resume; else echo --overwrite; fi))
+
+test: $(VENV)/.ready  ## the whole suite
+	$(VENV)/bin/python -m pytest
+
+translate: $(RUN)/scores.json  ## translate lines from standard input
+	@$(MT) translate $(RUN)/bundle $(ARGS)
+
+report:  ## open the newest report
+	@test -n "$(REPORT)" || { echo "no report yet; run \`make train\` first" >&2; exit 1; }
+	@echo $(REPORT)
+	@$(or $(shell command -v xdg-open),$(shell command -v open),true) $(REPORT) >/dev/null 2>&1 || true
+
+lint: $(VENV)/.ready  ## style and types
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+bench: $(VENV)/.ready  ## speed and memory, as tables
+	for script in benchmarks/*.py; do $(VENV)/bin/python $$script || exit 1; done
+
+clean:  ## remove what can be made again, but no run
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find mt tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+
+FORCE:

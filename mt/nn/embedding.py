@@ -1,0 +1,30 @@
+"""Token embeddings."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+class Embedding(nn.Embedding):
+    """A table of token vectors with word dropout and unit dropout.
+
+    The table may also serve as the output layer's weights, so its values have the variance
+    1 / embedding_size that keeps logits near one; the vectors read from it are scaled back up to
+    unit variance by sqrt(embedding_size) (Vaswani et al., arXiv:1706.03762, section 3.4).
+    """
+
+    def __init__(self, vocabulary: int, size: int, dropout: float, word_dropout: float):
+        super().__init__(vocabulary, size)
+        self.scale = size**0.5
+        self.dropout = nn.Dropout(dropout)
+        self.word_dropout = word_dropout
+        nn.init.normal_(self.weight, std=size**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Look tokens `(…)` up: vectors `(…, E)`."""
+        vectors: Tensor = self.dropout(super().forward(tokens) * self.scale)
+        if self.training and self.word_dropout > 0:
+            keep = torch.rand(tokens.shape, device=tokens.device) >= self.word_dropout
+            vectors = vectors * keep[..., None]
+        return vectors

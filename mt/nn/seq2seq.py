@@ -1,0 +1,77 @@
+"""The whole network: an encoder and a decoder with their embeddings and output layer."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from mt.nn.architecture import Architecture
+from mt.nn.decoder import Decoder
+from mt.nn.embedding import Embedding
+from mt.nn.encoder import Encoder
+
+
+class Seq2Seq(nn.Module):
+    """LSTM encoder-decoder with attention.
+
+    Args:
+        architecture: Sizes and wiring.
+        source_vocabulary: Number of source tokens.
+        target_vocabulary: Number of target tokens.
+
+    Raises:
+        ValueError: Options of the architecture clash; the message names them.
+    """
+
+    def __init__(self, architecture: Architecture, source_vocabulary: int, target_vocabulary: int):
+        super().__init__()
+        three_way = architecture.tie_embeddings == "three-way"
+        if three_way and source_vocabulary != target_vocabulary:
+            raise ValueError(
+                "model.tie_embeddings: three-way needs one vocabulary for both languages; "
+                "set tokenizer.joint: true or model.tie_embeddings: two-way"
+            )
+        if architecture.attention == "multi-head" and (
+            architecture.hidden_size % architecture.attention_heads
+        ):
+            raise ValueError(
+                f"model.attention_heads: {architecture.attention_heads} does not divide "
+                f"model.hidden_size {architecture.hidden_size}; choose one that does"
+            )
+        self.architecture = architecture
+        size = architecture.embedding_size
+        dropouts = architecture.embedding_dropout, architecture.word_dropout
+        target = Embedding(target_vocabulary, size, *dropouts)
+        source = target if three_way else Embedding(source_vocabulary, size, *dropouts)
+        output = nn.Linear(size, target_vocabulary)
+        nn.init.zeros_(output.bias)
+        nn.init.normal_(output.weight, std=size**-0.5)
+        self.encoder = Encoder(architecture, source)
+        self.decoder = Decoder(architecture, target, output)
+        self.tie_weights()
+
+    def tie_weights(self) -> None:
+        """Make tied weights one parameter again, after each was given a value of its own."""
+        if self.architecture.tie_embeddings != "none":
+            self.decoder.output.weight = self.decoder.embedding.weight
+        if self.architecture.tie_embeddings == "three-way":
+            self.encoder.embedding.weight = self.decoder.embedding.weight
+
+    @property
+    def output(self) -> nn.Linear:
+        """The layer from attentional vectors `(…, E)` to logits `(…, V)`."""
+        return self.decoder.output
+
+    def forward(self, source: Tensor, source_lengths: Tensor, target_in: Tensor) -> Tensor:
+        """Compute the vectors that the output layer turns into logits.
+
+        Args:
+            source: Token ids `(B, S)`, padded at the end.
+            source_lengths: `(B,)` on the CPU.
+            target_in: Token ids `(B, T)`, beginning with the beginning of sentence.
+
+        Returns:
+            `(B, T, E)`. The caller chooses the positions that deserve the cost of logits.
+        """
+        memory = self.encoder(source, source_lengths)
+        vectors: Tensor = self.decoder(target_in, self.decoder.start(memory))
+        return vectors
