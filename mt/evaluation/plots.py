@@ -1,0 +1,312 @@
+"""Pictures of the report, as small SVGs that take their colours from the page.
+
+So they follow light and dark, stay sharp on paper, and cost a few kilobytes each. Classes that
+begin with `plot-` are styled in `report.css`.
+"""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import fmean, median
+from typing import NamedTuple
+
+from mt.evaluation.markup import Markup, element
+
+WIDTH, HEIGHT = 440, 230
+"""Size of a picture in SVG units; the page stretches it."""
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 74, 14, 34
+_POINTS = 240  # about one for each two pixels: more would only blacken the line
+
+
+class Series(NamedTuple):
+    """One line of a chart."""
+
+    name: str
+    """What is written at its end."""
+    points: list[tuple[float, float]]
+    """(x, y), in the order of x."""
+    style: str = "a"
+    """`a` or `b`: the stroke's colour and dash."""
+    dots: bool = False
+    """Mark every point."""
+
+
+def training_curves(metrics: Path) -> list[Markup]:
+    """Return a `<figure>` for each curve that a run's `metrics.csv` holds, against its updates.
+
+    Loss, validation BLEU, learning rate and gradient norm. Columns, cells and values that are
+    missing, empty, infinite or no numbers are passed over; where a step stands twice, as after
+    a resumed run, the later row counts.
+    """
+    columns = _read_columns(metrics)
+    figures = []
+
+    def series(column: str, name: str, style: str = "a", dots: bool = False) -> list[Series]:
+        points = columns.get(column, [])
+        return [Series(name, points, style, dots)] if len(points) > 1 else []
+
+    loss = series("loss", "training") + series("valid_loss", "validation", "b", dots=True)
+    if loss:
+        figures.append(line_chart("Loss", "nats per token", loss))
+    if bleu := series("valid_bleu", "", dots=True):
+        figures.append(line_chart("Validation BLEU", "0 to 100", bleu, mark="max"))
+    if rate := series("learning_rate", ""):
+        figures.append(line_chart("Learning rate", "per update", rate, from_zero=True))
+    if norm := series("gradient_norm", ""):
+        figures.append(line_chart("Gradient norm", "before clipping", norm))
+    return figures
+
+
+def _read_columns(path: Path) -> dict[str, list[tuple[float, float]]]:
+    found: dict[str, dict[float, float]] = {}
+    try:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            for row in csv.DictReader(file):
+                step = _number(row.get("step"))
+                for column, cell in row.items():
+                    value = _number(cell)
+                    if step is not None and value is not None:
+                        found.setdefault(column, {})[step] = value
+    except (OSError, csv.Error):
+        pass  # what was read until then is still worth showing
+    return {column: sorted(points.items()) for column, points in found.items()}
+
+
+def _number(cell: object) -> float | None:
+    try:
+        value = float(cell)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def line_chart(
+    title: str,
+    unit: str,
+    lines: Sequence[Series],
+    *,
+    mark: str | None = None,
+    from_zero: bool = False,
+) -> Markup:
+    """Return a `<figure>` of lines over updates, each with its last value at its end.
+
+    `mark="max"` names the highest point. Long series are drawn as means of equal spans with a band
+    from the least to the greatest value. The y axis is logarithmic where a spike would otherwise
+    flatten all the rest.
+    """
+    ys = [y for line in lines for _, y in line.points]
+    xs = [x for line in lines for x, _ in line.points]
+    log = min(ys) > 0 and max(ys) > 20 * median(ys)
+    y_ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(0 if from_zero else min(ys), max(ys))
+    x_ticks = _ticks(0, max(xs))
+    x_of = _scale(0, max(xs), _LEFT, WIDTH - _RIGHT)
+    low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
+    if log:
+        linear = _scale(math.log(low), math.log(high), HEIGHT - _BOTTOM, _TOP)
+        y_of: Callable[[float], float] = lambda y: linear(math.log(y))  # noqa: E731
+    else:
+        y_of = _scale(low, high, HEIGHT - _BOTTOM, _TOP)
+
+    parts = _axes(x_ticks, y_ticks, x_of, y_of, WIDTH - _RIGHT, "updates")
+    ends: list[tuple[float, float, Series]] = []
+    for line in lines:
+        spans = _spans(line.points)
+        if len(spans) < len(line.points):
+            rim = [(x, low) for x, _, low, _ in spans] + [(x, top) for x, _, _, top in spans[::-1]]
+            parts.append(element("path", d=_path(rim, x_of, y_of) + "Z", class_="plot-band"))
+        drawn = [(x, y) for x, y, _, _ in spans]
+        kind = f"plot-line plot-{line.style}"
+        parts.append(element("path", d=_path(drawn, x_of, y_of), class_=kind))
+        if line.dots and len(spans) <= 60:
+            parts += [_dot(x, y, x_of, y_of, f"plot-dot plot-{line.style}") for x, y in drawn]
+        ends.append((y_of(drawn[-1][1]), drawn[-1][1], line))
+    parts += _end_labels(ends)
+
+    summary = f"{title}: "
+    summary += "; ".join(
+        f"{line.name} from {_short(line.points[0][1])} to {_short(line.points[-1][1])}".strip()
+        for line in lines
+    )
+    note = unit
+    if mark == "max":
+        x, y = max(lines[0].points, key=lambda point: (point[1], -point[0]))
+        parts.append(_dot(x, y, x_of, y_of, "plot-best"))
+        note = f"best {y:.1f} at update {x:,.0f}"
+        summary += f"; {note}"
+    if log:
+        note += ", logarithmic"
+    return _figure(title, note, summary, parts)
+
+
+def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
+    """Return a `<figure>` of how many values between 0 and 100 fall into each of equal bins."""
+    counts = [0] * bins
+    for value in values:
+        counts[min(max(int(value / 100 * bins), 0), bins - 1)] += 1
+    y_ticks = [tick for tick in _ticks(0, max(counts)) if tick == int(tick)]
+    x_of = _scale(0, 100, _LEFT, WIDTH - 16)
+    # Bars end below the line of the median's label.
+    y_of = _scale(0, max(y_ticks[-1], *counts), HEIGHT - _BOTTOM, _TOP + 16)
+    parts = _axes([0, 20, 40, 60, 80, 100], y_ticks, x_of, y_of, WIDTH - 16, "")
+    for index, count in enumerate(counts):
+        left, right = index * 100 / bins, (index + 1) * 100 / bins
+        bar = element(
+            "rect",
+            element("title", f"{left:g} to {right:g}: {count:,}"),
+            x=f"{x_of(left) + 1:.1f}",
+            y=f"{y_of(count):.1f}",
+            width=f"{x_of(right) - x_of(left) - 2:.1f}",
+            height=f"{y_of(0) - y_of(count):.1f}",
+            class_="plot-bar",
+        )
+        parts.append(bar)
+    middle = median(values)
+    x = f"{x_of(middle):.1f}"
+    parts.append(
+        element("line", x1=x, x2=x, y1=str(_TOP), y2=f"{y_of(0):.1f}", class_="plot-median")
+    )
+    near_end = middle > 70
+    parts.append(
+        element(
+            "text",
+            f"median {middle:.0f}",
+            x=f"{x_of(middle) + (-6 if near_end else 6):.1f}",
+            y=str(_TOP + 6),
+            text_anchor="end" if near_end else None,
+            class_="plot-label",
+        )
+    )
+    summary = f"{title}: median {middle:.0f}, mean {fmean(values):.0f}, {len(values):,} sentences"
+    return _figure(title, "sentences in each step of 5 points", summary, parts)
+
+
+# -- Parts -----------------------------------------------------------------------------------------
+
+
+def _figure(title: str, note: str, summary: str, parts: list[Markup]) -> Markup:
+    return element(
+        "figure",
+        element("figcaption", element("strong", title), " ", element("span", note)),
+        element(
+            "svg",
+            *parts,
+            viewBox=f"0 0 {WIDTH} {HEIGHT}",
+            role="img",
+            aria_label=summary,
+            class_="plot",
+        ),
+        class_="chart",
+    )
+
+
+def _axes(
+    x_ticks: list[float],
+    y_ticks: list[float],
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+    right: float,
+    x_name: str,
+) -> list[Markup]:
+    parts = []
+    for tick in y_ticks:
+        y = f"{y_of(tick):.1f}"
+        parts.append(
+            element("line", x1=str(_LEFT), x2=f"{right:.1f}", y1=y, y2=y, class_="plot-grid")
+        )
+        text = element("text", _short(tick), x=str(_LEFT - 8), y=y, dy="0.33em", text_anchor="end")
+        parts.append(text)
+    for tick in x_ticks:
+        x = f"{x_of(tick):.1f}"
+        parts.append(element("text", _short(tick), x=x, y=str(HEIGHT - 14), text_anchor="middle"))
+    if x_name:
+        parts.append(element("text", x_name, x=f"{right + 8:.1f}", y=str(HEIGHT - 14)))
+    return parts
+
+
+def _end_labels(ends: list[tuple[float, float, Series]]) -> list[Markup]:
+    parts = []
+    above = -math.inf
+    for y, last, line in sorted(ends, key=lambda end: end[0]):
+        y = max(y, above + (28 if line.name else 14))  # never one upon the other
+        above = y
+        x = str(WIDTH - _RIGHT + 8)
+        value = element("tspan", _short(last), class_="plot-value", x=x, dy="0.33em")
+        name = element("tspan", line.name, x=x, dy="1.15em") if line.name else None
+        parts.append(
+            element("text", value, name, y=f"{y:.1f}", class_=f"plot-end plot-{line.style}")
+        )
+    return parts
+
+
+def _dot(
+    x: float,
+    y: float,
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+    kind: str,
+) -> Markup:
+    return element(
+        "circle",
+        element("title", f"{_short(y)} at update {x:,.0f}"),
+        cx=f"{x_of(x):.1f}",
+        cy=f"{y_of(y):.1f}",
+        r="4.5" if kind == "plot-best" else "2.6",
+        class_=kind,
+    )
+
+
+def _path(
+    points: Sequence[tuple[float, float]],
+    x_of: Callable[[float], float],
+    y_of: Callable[[float], float],
+) -> str:
+    return "M" + "L".join(f"{x_of(x):.1f} {y_of(y):.1f}" for x, y in points)
+
+
+def _spans(points: list[tuple[float, float]]) -> list[tuple[float, float, float, float]]:
+    """(x, mean, least, greatest) of at most `_POINTS` spans of equally many points."""
+    size = math.ceil(len(points) / _POINTS)
+    spans = []
+    for start in range(0, len(points), size):
+        part = points[start : start + size]
+        values = [y for _, y in part]
+        spans.append((fmean(x for x, _ in part), fmean(values), min(values), max(values)))
+    return spans
+
+
+def _scale(low: float, high: float, start: float, end: float) -> Callable[[float], float]:
+    span = (high - low) or 1.0
+    return lambda value: start + (value - low) / span * (end - start)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """About four round numbers from at or below `low` to about `high`."""
+    if high <= low:
+        high = low + (abs(low) or 1.0)
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if power * factor >= rough * 0.999)
+    first = math.floor(low / step + 1e-9)
+    last = math.floor(high / step + 1e-9)
+    return [float(f"{index * step:.10g}") for index in range(first, last + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    stride = max(1, math.ceil((last - first) / 4))
+    return [10.0**power for power in range(first, last + 1, stride)]
+
+
+def _short(value: float) -> str:
+    """A number for an axis or a label: `12k`, `3.07`, `0.0021`, `2e-5`."""
+    size = abs(value)
+    if size >= 1_000_000:
+        return f"{value / 1_000_000:.3g}M"
+    if size >= 10_000 or (size >= 1_000 and value % 100 == 0):
+        return f"{value / 1_000:.3g}k"
+    if 0 < size < 0.001:
+        return f"{value:.2g}".replace("e-0", "e-")
+    return f"{value:.3g}" if size < 1_000 else f"{value:.0f}"

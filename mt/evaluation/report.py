@@ -1,0 +1,403 @@
+"""One HTML page that says how good a translator is, and shows it.
+
+The page is a single file with no outside reference: it opens from disk, offline, on paper, in
+light and dark. All text from data is escaped (see `mt.evaluation.markup`), and the page's own
+content security policy lets no other script run.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+from base64 import b64encode
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from difflib import SequenceMatcher
+from hashlib import sha256
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+from typing import NamedTuple
+
+from mt.evaluation import plots
+from mt.evaluation.markup import Markup, element, join
+from mt.evaluation.scores import Score, SetScores, placeholder_fidelity, sentence_chrf
+from mt.files import write_atomically
+
+EXAMPLES = 8
+"""Sentences in each of the groups worst, best and random."""
+MOST_SENTENCES = 5000
+"""Sentences of a test set that the page's searchable list holds at most."""
+MOST_BYTES = 12_000_000
+"""Size of all the page's searchable lists together at most, in bytes."""
+
+
+class Example(NamedTuple):
+    """One translated sentence."""
+
+    source: str
+    reference: str
+    hypothesis: str
+
+
+class TestSet(NamedTuple):
+    """A test set: its scores and all its sentences, in their order."""
+
+    scores: SetScores
+    examples: list[Example]
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All that a report shows."""
+
+    title: str
+    """Headline, such as the name of the run."""
+    sets: list[TestSet]
+    """The test sets, the most important first."""
+    languages: tuple[str, str]
+    """Codes of the source and target language."""
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    """Label and value: data, model size, training time, hardware, seed, commit."""
+    cleaning: list[tuple[str, int]] | None = None
+    """Rule and number of pairs, in the order of the table."""
+    curves: Path | None = None
+    """The run's `metrics.csv`."""
+    recipe_yaml: str | None = None
+    """The resolved recipe."""
+    translations_per_second: float | None = None
+    """Speed of decoding the test sets, in sentences per second."""
+
+
+def write_report(path: str | Path, data: ReportData) -> None:
+    """Write the page, whole or not at all.
+
+    Raises MTError where it cannot be written.
+    """
+    # A lone surrogate has no UTF-8 form; one must not cost the whole report.
+    write_atomically(Path(path), report_html(data).encode("utf-8", "replace"))
+
+
+def report_html(data: ReportData) -> str:
+    """Return the text of the page."""
+    parts = [
+        ("verdict", None, _verdict(data)),
+        ("training", "Training", _training(data.curves)),
+        ("cleaning", "Cleaning", _cleaning(data.cleaning)),
+        ("examples", "Examples", _examples(data)),
+        ("recipe", "Recipe", _recipe(data.recipe_yaml)),
+    ]
+    shown = [(name, title, content) for name, title, content in parts if content is not None]
+    links = [
+        element("li", element("a", title, href=f"#{name}")) for name, title, _ in shown if title
+    ]
+    script = _asset("report.js")
+    digest = b64encode(sha256(script.encode()).digest()).decode()
+    return Template(_asset("report.html.template")).substitute(
+        title=join([data.title]),
+        pair=join([f"{data.languages[0]} → {data.languages[1]}"]),
+        navigation=element("nav", element("ul", *links), aria_label="Parts of the report"),
+        body=join(
+            element(
+                "section", element("h2", title) if title else None, content, id=name, class_=name
+            )
+            if title
+            else element("section", content, id=name)
+            for name, title, content in shown
+        ),
+        style=_asset("report.css"),
+        script=script,
+        script_hash=f"sha256-{digest}",
+    )
+
+
+def _asset(name: str) -> str:
+    return files("mt.evaluation").joinpath(name).read_text("utf-8")
+
+
+# -- The first screen ------------------------------------------------------------------------------
+
+_METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF2", "ter": "TER", "bleu-lc-tok": "BLEU lc-tok"}
+_LOWER_IS_BETTER = ("ter",)
+
+
+def _verdict(data: ReportData) -> Markup:
+    cards = []
+    for number, one in enumerate(data.sets):
+        tiles = [_score_tile(score) for score in one.scores.scores]
+        kept, total = _fidelity(one.examples)
+        if total:
+            # Never round up to a perfect score.
+            share = f"{int(kept / total * 1000) / 10:g}%"
+            tiles.append(_tile(share, f"placeholders kept: {kept:,} of {total:,} sentences"))
+        if number == 0 and data.translations_per_second is not None:
+            speed = data.translations_per_second
+            tiles.append(
+                _tile(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}", "sentences a second")
+            )
+        signatures = [
+            join(
+                [
+                    element("dt", _METRIC_NAMES.get(score.metric, score.metric)),
+                    element("dd", score.signature),
+                ]
+            )
+            for score in one.scores.scores
+        ]
+        sentences = f" {one.scores.sentences:,} sentences"
+        cards.append(
+            element(
+                "article",
+                element("h2", one.scores.name, element("span", sentences)),
+                element("dl", *tiles, class_="tiles"),
+                element("dl", *signatures, class_="signatures"),
+                class_="verdict card",
+            )
+        )
+    facts = [
+        element("div", element("dt", label), element("dd", value)) for label, value in data.facts
+    ]
+    return join([*cards, element("dl", *facts, class_="facts") if facts else None])
+
+
+def _score_tile(score: Score) -> Markup:
+    name = _METRIC_NAMES.get(score.metric, score.metric)
+    if score.metric in _LOWER_IS_BETTER:
+        name += " (lower is better)"
+    return _tile(f"{score.score:.1f}", name, "lead")
+
+
+def _tile(value: str, label: str, kind: str | None = None) -> Markup:
+    return element("div", element("dt", label), element("dd", value), class_=kind)
+
+
+def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
+    return placeholder_fidelity(
+        [example.source for example in examples], [example.hypothesis for example in examples]
+    )
+
+
+# -- Training, cleaning, recipe --------------------------------------------------------------------
+
+
+def _training(metrics: Path | None) -> Markup | None:
+    figures = plots.training_curves(metrics) if metrics is not None else []
+    return element("div", *figures, class_="charts") if figures else None
+
+
+def _cleaning(table: list[tuple[str, int]] | None) -> Markup | None:
+    if not table:
+        return None
+    rows = [
+        element("tr", element("th", rule, scope="row"), element("td", f"{pairs:,}"))
+        for rule, pairs in table
+    ]
+    head = element("tr", element("th", "Rule", scope="col"), element("th", "Pairs", scope="col"))
+    return element("table", element("thead", head), element("tbody", *rows))
+
+
+def _recipe(text: str | None) -> Markup | None:
+    if not text:
+        return None
+    return element(
+        "details",
+        element("summary", "Everything that decided this run"),
+        # Scrolls where a line is long, so the keyboard must be able to reach it.
+        element("pre", text, class_="card", tabindex="0"),
+    )
+
+
+# -- Examples --------------------------------------------------------------------------------------
+
+
+class _Row(NamedTuple):
+    """A sentence with its number from 1, its chrF2 and its two diffs (see `word_diff`)."""
+
+    number: int
+    chrf: float
+    source: str
+    reference: list[str]
+    hypothesis: list[str]
+
+
+def _examples(data: ReportData) -> Markup | None:
+    sets = [one for one in data.sets if one.examples]
+    if not sets:
+        return None
+    legend = element(
+        "p",
+        "Ranked by chrF. ",
+        element("del", "Marked so"),
+        ": only in the reference; ",
+        element("ins", "marked so"),
+        ": only in the translation.",
+    )
+    parts = [legend]
+    room = MOST_BYTES
+    for one in sets:
+        part, used = _set_examples(one, data.languages, len(sets) > 1, room)
+        room -= used
+        parts.append(part)
+    return join(parts)
+
+
+def _set_examples(
+    one: TestSet, languages: tuple[str, str], named: bool, room: int
+) -> tuple[Markup, int]:
+    """The examples of a set, and the bytes that its list takes of `room`."""
+    scores = sentence_chrf(
+        [example.hypothesis for example in one.examples],
+        [example.reference for example in one.examples],
+    )
+    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+
+    def group(title: str, indices: Sequence[int]) -> Markup:
+        cards = [
+            _card(_row(index, one.examples[index], scores[index]), languages) for index in indices
+        ]
+        return join([element("h3", title), *cards])
+
+    chart, browser, used = None, None, 0
+    if len(order) <= 3 * EXAMPLES:
+        groups = [group("All sentences, worst first", order)]
+    else:
+        middle = order[EXAMPLES:-EXAMPLES]
+        # A fixed seed: the same translations give the same page.
+        drawn = random.Random(1).sample(middle, EXAMPLES)
+        groups = [
+            group("Worst", order[:EXAMPLES]),
+            group("Best", order[: -EXAMPLES - 1 : -1]),
+            group("Random", sorted(drawn)),
+        ]
+        chart = element("div", plots.histogram("Sentence chrF", scores), class_="charts one")
+        browser, used = _browser(one, scores, languages, room)
+    heading = element("h3", f"Test set {one.scores.name}") if named else None
+    return element("div", heading, chart, *groups, browser), used
+
+
+def _row(index: int, example: Example, chrf: float) -> _Row:
+    reference, hypothesis = word_diff(example.reference, example.hypothesis)
+    return _Row(index + 1, chrf, example.source, reference, hypothesis)
+
+
+def _card(row: _Row, languages: tuple[str, str]) -> Markup:
+    source, target = languages
+    return element(
+        "article",
+        element("p", f"Sentence {row.number:,} · chrF ", element("b", f"{row.chrf:.0f}")),
+        element(
+            "dl",
+            _text("Source", [row.source], source, "span"),
+            _text("Reference", row.reference, target, "del"),
+            _text("Translation", row.hypothesis, target, "ins"),
+        ),
+        class_="example card",
+    )
+
+
+def _text(name: str, pieces: list[str], language: str, mark: str) -> Markup:
+    marked = [
+        element(mark, piece) if index % 2 else piece for index, piece in enumerate(pieces) if piece
+    ]
+    empty = not any(pieces)
+    # `dir=auto` takes the direction from the text itself, so no list of languages is needed.
+    text = element(
+        "dd",
+        *(["(empty)"] if empty else marked),
+        lang=language,
+        dir="auto",
+        class_="empty" if empty else None,
+    )
+    return join([element("dt", name), text])
+
+
+def _browser(
+    one: TestSet, scores: Sequence[float], languages: tuple[str, str], room: int
+) -> tuple[Markup, int]:
+    """The searchable list of a set's sentences, and its size in bytes."""
+    rows: list[str] = []
+    used = 0
+    for index, example in enumerate(one.examples[:MOST_SENTENCES]):
+        row = _row(index, example, scores[index])
+        text = _json([row.number, round(row.chrf, 1), row.source, row.reference, row.hypothesis])
+        size = len(text.encode("utf-8", "replace")) + 1
+        if used + size > room:
+            break
+        used += size
+        rows.append(text)
+    total = len(one.examples)
+    title = f"All {total:,} sentences"
+    if len(rows) < total:
+        title = f"The first {len(rows):,} of {total:,} sentences"
+    options = [
+        element("option", text, value=value)
+        for value, text in (
+            ("number", "as in the test set"),
+            ("worst", "worst first"),
+            ("best", "best first"),
+            ("longest", "longest source first"),
+        )
+    ]
+    browser = element(
+        "details",
+        element("summary", title),
+        element(
+            "div",
+            element(
+                "label",
+                "Show sentences with all of these words",
+                Markup('<input type="search" dir="auto" autocomplete="off" spellcheck="false">'),
+            ),
+            element("label", "Order", element("select", *options)),
+            element("output", aria_live="polite"),
+            class_="controls",
+        ),
+        element("div", class_="list"),
+        element("button", "Show more", type="button", hidden=""),
+        Markup(f'<script type="application/json">[{",".join(rows)}]</script>'),
+        class_="browser",
+        data_source=languages[0],
+        data_target=languages[1],
+    )
+    return browser, used
+
+
+def _json(value: object) -> str:
+    """JSON that may stand inside `<script>`: nothing in it can end the element."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+
+
+# -- Word diff -------------------------------------------------------------------------------------
+
+# Punctuation stands alone, and so does each Chinese or Japanese character; all else between
+# spaces is one word (vowel signs of Indic scripts are no `\w`, so words are not told by that).
+_SINGLE = (
+    r"!-/:-@\[-`{-~¡-¿‐-⁞、-〟！-／：-＠"
+    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
+)
+_WORD = re.compile(rf"([{_SINGLE}]|[^\s{_SINGLE}]+)(\s*)")
+
+
+def word_diff(reference: str, hypothesis: str) -> tuple[list[str], list[str]]:
+    """Compare two texts word by word.
+
+    Returns the pieces of each: the first, third … stand in both texts, the second, fourth …
+    in this one alone. Joined, they give the text, without space at its ends.
+    """
+    words = [_WORD.findall(reference.strip()), _WORD.findall(hypothesis.strip())]
+    matcher = SequenceMatcher(
+        None, [word for word, _ in words[0]], [word for word, _ in words[1]], autojunk=False
+    )
+    pieces: tuple[list[str], list[str]] = ([""], [""])
+    for operation, *bounds in matcher.get_opcodes():
+        for side, start, end in ((0, *bounds[:2]), (1, *bounds[2:])):
+            part = "".join(word + space for word, space in words[side][start:end])
+            if operation == "equal":
+                pieces[side][-1] += part
+            elif part:
+                # The mark ends with the word, not with the space behind it.
+                marked = part.rstrip()
+                pieces[side].extend([marked, part[len(marked) :]])
+    return pieces

@@ -1,0 +1,311 @@
+"""Corpus scores, each with the sacreBLEU signature that says exactly what was measured.
+
+Importing this module is cheap: sacreBLEU and sacremoses are loaded by the first score.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+from mt.errors import MTError
+from mt.files import write_atomically
+
+METRICS = ("bleu", "chrf", "ter", "bleu-lc-tok")
+"""Names of the metrics that `corpus_score` knows."""
+
+
+class Score(NamedTuple):
+    """One corpus score."""
+
+    metric: str
+    """A name of `METRICS`."""
+    score: float
+    """0 to 100, higher is better; TER instead is edits per 100 reference words, lower is better."""
+    signature: str
+    """sacreBLEU's signature: scores compare only where these are equal."""
+
+
+class SetScores(NamedTuple):
+    """The scores of one test set."""
+
+    name: str
+    """Name of the test set, such as `test`."""
+    sentences: int
+    """Number of sentences scored."""
+    scores: list[Score]
+    """One entry per metric."""
+
+
+def corpus_score(
+    metric: str,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    target_language: str,
+) -> Score:
+    """Score `hypotheses` against one or more reference streams, each a list of as many sentences.
+
+    `bleu` (BLEU, Papineni et al. 2002), `chrf` (chrF2, Popović 2015) and `ter` (Snover et al. 2006)
+    are those of the `sacrebleu` command; BLEU's tokenizer follows `target_language` as described
+    at `bleu_tokenizer`. `bleu-lc-tok` is the score of the Multi30k papers: see `LcTok`.
+
+    Raises MTError where the metric is unknown, nothing is given, or the counts differ.
+    """
+    if metric not in METRICS:
+        raise MTError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
+    _check_counts(hypotheses, references)
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+    from sacrebleu.metrics.ter import TER
+
+    scorer: BLEU | CHRF | TER
+    if metric == "bleu-lc-tok":
+        lc_tok = LcTok(target_language)
+        hypotheses = [lc_tok(line) for line in hypotheses]
+        references = [lc_tok.references(stream) for stream in references]
+        # `force` silences the warning about tokenised text, which is what we mean to score.
+        scorer = BLEU(tokenize="none", force=True)
+    elif metric == "bleu":
+        scorer = BLEU(tokenize=bleu_tokenizer(target_language))
+    elif metric == "chrf":
+        scorer = CHRF()
+    else:
+        scorer = TER()
+    score = scorer.corpus_score(list(hypotheses), [list(stream) for stream in references]).score
+    signature = str(scorer.get_signature())
+    if metric == "bleu-lc-tok":
+        signature = signature.replace("case:mixed", "case:lc")
+        signature = signature.replace("tok:none", f"tok:moses-lc-norm-{_primary(target_language)}")
+    return Score(metric, float(score), signature)
+
+
+def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
+    """Return the chrF2 of each sentence, 0 to 100.
+
+    Unlike BLEU it is meaningful for a single sentence, so it can rank them.
+    Raises MTError where the counts differ.
+    """
+    _check_counts(hypotheses, [references])
+    from sacrebleu.metrics.chrf import CHRF
+
+    chrf = CHRF()
+    pairs = zip(hypotheses, references, strict=True)
+    return [
+        float(chrf.sentence_score(hypothesis, [reference]).score) for hypothesis, reference in pairs
+    ]
+
+
+def _check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
+    if not references:
+        raise MTError("no reference to score against: give at least one")
+    for number, stream in enumerate(references, 1):
+        if len(stream) != len(hypotheses):
+            which = f" {number}" if len(references) > 1 else ""
+            raise MTError(
+                f"{len(hypotheses)} hypotheses but {len(stream)} lines in reference{which}: "
+                "each line needs its translation"
+            )
+    if not hypotheses:
+        raise MTError("nothing to score: there are no sentences")
+
+
+# -- Tokenizers ------------------------------------------------------------------------------------
+
+_MECAB = {"ja": ("ja-mecab", "MeCab"), "ko": ("ko-mecab", "mecab_ko")}
+_BY_CHARACTER = ("ja", "ko", "th", "lo", "km", "my")
+
+
+def bleu_tokenizer(target_language: str) -> str:
+    """Return the name of sacreBLEU's BLEU tokenizer for a language code such as `de` or `zh-TW`.
+
+    `zh` for Chinese; for Japanese and Korean the MeCab tokenizers, as in sacreBLEU, where their
+    optional packages are installed; `char` for these otherwise and for Thai, Lao, Khmer and
+    Burmese, which put no spaces between words; `13a`, sacreBLEU's default, for all others.
+    """
+    language = _primary(target_language)
+    if language in ("zh", "yue"):
+        return "zh"
+    if language in _MECAB:
+        tokenizer, package = _MECAB[language]
+        if find_spec(package) is not None:
+            return tokenizer
+    return "char" if language in _BY_CHARACTER else "13a"
+
+
+def _primary(language: str) -> str:
+    """`pt-BR` and `pt_BR` are `pt`."""
+    return re.split("[-_]", language.lower())[0]
+
+
+class LcTok:
+    """The preprocessing behind the published Multi30k scores, as in that data set's scripts.
+
+    Lower-case, normalise the punctuation, tokenise, in this order and with Moses' rules (here
+    through sacremoses), but without Moses' `&apos;`-like escapes.
+    """
+
+    def __init__(self, language: str) -> None:
+        from sacremoses import MosesPunctNormalizer, MosesTokenizer
+
+        code = _primary(language)
+        # Exact parity with the Perl scripts: they made the references that others published on.
+        normalizer = MosesPunctNormalizer(lang=code, perl_parity=True)
+        self._normalize: Callable[[str], str] = normalizer.normalize
+        self._tokenize: Callable[..., str] = MosesTokenizer(lang=code).tokenize
+
+    def __call__(self, line: str) -> str:
+        """Return a raw line lower-cased, normalised and tokenised."""
+        # The Perl scripts see a line with its newline, and one rule (a full stop before a closing
+        # quotation mark) wants a character there.
+        return self._tokenize(self._normalize(line.lower() + "\n"), escape=False, return_str=True)
+
+    def references(self, lines: Sequence[str]) -> list[str]:
+        """Return references ready to be scored against, whether given raw or tokenised.
+
+        The escapes of Moses are undone. Raw lines then go through the same chain as a hypothesis;
+        tokenised ones are only lower-cased, for a second tokenising would split `d' eau` and
+        `man 's` once more.
+        """
+        plain = [unescape(line) for line in lines]
+        if self._are_tokenized(plain):
+            return [_spaced(line.lower()) for line in plain]
+        return [self(line) for line in plain]
+
+    def _are_tokenized(self, lines: Sequence[str]) -> bool:
+        """Whether most lines that tell have the form that this tokenizer gives.
+
+        A line tells where the chain would change it. A tokenised one comes back as it was once
+        its apostrophes are joined again (`d' eau` to `d'eau`); a raw one does not.
+        Where no line tells, both treatments give the same text.
+        """
+        votes = 0
+        for line in lines:
+            given = _spaced(line.lower())
+            if self(given) != given:
+                votes += 1 if self(_join_apostrophes(given)) == given else -1
+        return votes > 0
+
+
+def unescape(line: str) -> str:
+    """Undo the escapes of Moses' tokenizer, such as `&apos;`."""
+    for escape, character in _ESCAPES:
+        line = line.replace(escape, character)
+    return line
+
+
+_ESCAPES = (
+    ("&#124;", "|"),
+    ("&lt;", "<"),
+    ("&gt;", ">"),
+    ("&apos;", "'"),
+    ("&quot;", '"'),
+    ("&#91;", "["),
+    ("&#93;", "]"),
+    ("&amp;", "&"),  # last, for `&amp;lt;` stands for `&lt;`
+)
+_HALF_APOSTROPHE = re.compile(r"(?<=\w) '(?=\w)|(?<=\w)' (?=\w)")
+
+
+def _join_apostrophes(line: str) -> str:
+    return _HALF_APOSTROPHE.sub("'", line)
+
+
+def _spaced(line: str) -> str:
+    return " ".join(line.split())
+
+
+# -- Placeholders ----------------------------------------------------------------------------------
+
+_PLACEHOLDER = re.compile(
+    r"""
+    \$?\{\{?[^{}\s]*\}?\}                            # {name} {0} {} {{name}} ${name}
+    | (?<![%\d])%(?:
+        \(\w+\)[a-zA-Z]                              # %(name)s
+        | \d+(?:\$[a-zA-Z@])?                        # %1 %1$s
+        | [-+\#]?(?:\d*\.\d+)?(?:hh?|ll?)?[sdiufgxXc@](?!\w)   # %s %d %.2f %ld
+        | [A-Z][A-Z_]+                               # %PRODUCTNAME
+    )
+    """,
+    re.VERBOSE,
+)
+
+
+def placeholder_fidelity(sources: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int]:
+    """Count the sentences that keep their placeholders, and those that have any.
+
+    A placeholder is `{name}`, `%s`, `%1` or a relative of theirs in the source. A sentence keeps
+    them where the translation holds each of them as often as the source does.
+    Raises MTError where the counts of lines differ.
+    """
+    if len(sources) != len(hypotheses):
+        raise MTError(f"{len(sources)} source lines but {len(hypotheses)} hypotheses")
+    kept = total = 0
+    for source, hypothesis in zip(sources, hypotheses, strict=True):
+        wanted = Counter(_PLACEHOLDER.findall(source))
+        if wanted:
+            total += 1
+            kept += wanted == Counter(_PLACEHOLDER.findall(hypothesis))
+    return kept, total
+
+
+# -- scores.json -----------------------------------------------------------------------------------
+
+
+def scores_json(sets: Sequence[SetScores]) -> str:
+    """Return the text of a `scores.json`, with a newline at its end."""
+    content = {
+        "version": 1,
+        "sets": [
+            {
+                "name": one.name,
+                "sentences": one.sentences,
+                "scores": [score._asdict() for score in one.scores],
+            }
+            for one in sets
+        ],
+    }
+    return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+
+
+def write_scores(path: str | Path, sets: Sequence[SetScores]) -> None:
+    """Write `scores.json` in one step: a reader sees the old file or the new one, whole.
+
+    Raises MTError where it cannot be written.
+    """
+    write_atomically(Path(path), scores_json(sets))
+
+
+def read_scores(path: str | Path) -> list[SetScores]:
+    """Read a `scores.json`; keys that this version does not know are passed over.
+
+    Raises MTError where the file is missing, unreadable, or not of version 1.
+    """
+    try:
+        content = json.loads(Path(path).read_text("utf-8"))
+    except OSError as error:
+        raise MTError(f"{path}: cannot be read: {error.strerror}") from error
+    except ValueError as error:
+        raise MTError(f"{path}: not a JSON file: {error}") from error
+    version = content.get("version") if isinstance(content, dict) else None
+    if version != 1:
+        raise MTError(f"{path}: expected scores of version 1, found {version!r}")
+    try:
+        return [
+            SetScores(
+                str(one["name"]),
+                int(one["sentences"]),
+                [
+                    Score(str(score["metric"]), float(score["score"]), str(score["signature"]))
+                    for score in one["scores"]
+                ],
+            )
+            for one in content["sets"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise MTError(f"{path}: not a scores file: {type(error).__name__}: {error}") from error

@@ -1,0 +1,251 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mt.errors import MTError
+from mt.evaluation import scores
+from mt.evaluation.scores import LcTok, Score, SetScores, corpus_score, placeholder_fidelity
+
+HYPOTHESES = [
+    "Ein Mann schläft auf einer grünen Couch.",
+    "Zwei junge Männer sind im Freien, in der Nähe vieler Büsche.",
+    "",
+    'Der Junge sagt: "Komm!"',
+]
+REFERENCES = [
+    "Ein Mann schläft in einem grünen Raum auf einem Sofa.",
+    "Zwei junge weiße Männer sind im Freien in der Nähe vieler Büsche.",
+    "Ein Hund rennt.",
+    "Der Junge sagt: „Komm!“",
+]
+OTHERS = ["Ein Mann schläft.", "Zwei Männer sind im Freien.", "Der Hund läuft.", "Er sagt: Komm!"]
+
+
+def test_importing_the_module_loads_no_heavy_package() -> None:
+    heavy = ("torch", "lightning", "datasets", "sacrebleu", "sacremoses", "matplotlib")
+    code = f"""
+import sys, mt.evaluation.scores, mt.evaluation.report
+print([name for name in {heavy!r} if name in sys.modules])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout.strip() == "[]", result.stdout + result.stderr
+
+
+def test_scores_equal_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
+    files = []
+    for name, lines in (("hyp", HYPOTHESES), ("ref", REFERENCES), ("other", OTHERS)):
+        files.append(tmp_path / name)
+        files[-1].write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", str(files[1]), str(files[2])]
+    command += ["-i", str(files[0]), "-m", "bleu", "chrf", "ter", "-w", "10"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    theirs = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    for metric, name in (("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER")):
+        ours = corpus_score(metric, HYPOTHESES, [REFERENCES, OTHERS], target_language="de")
+        assert ours.score == pytest.approx(theirs[name]["score"], abs=1e-9)
+        assert ours.signature == theirs[name]["signature"]
+
+
+def test_unequal_counts_are_named() -> None:
+    with pytest.raises(MTError, match="4 hypotheses but 3 lines in reference 2"):
+        corpus_score("bleu", HYPOTHESES, [REFERENCES, OTHERS[:3]], target_language="de")
+    with pytest.raises(MTError, match="2 hypotheses but 4 lines in reference:"):
+        scores.sentence_chrf(HYPOTHESES[:2], REFERENCES)
+
+
+def test_what_cannot_be_scored_is_refused() -> None:
+    with pytest.raises(MTError, match="unknown metric 'bleurt'"):
+        corpus_score("bleurt", HYPOTHESES, [REFERENCES], target_language="de")
+    with pytest.raises(MTError, match="no reference"):
+        corpus_score("bleu", HYPOTHESES, [], target_language="de")
+    with pytest.raises(MTError, match="nothing to score"):
+        corpus_score("bleu", [], [[]], target_language="de")
+
+
+def test_tokenizer_follows_the_target_language() -> None:
+    chinese = corpus_score("bleu", ["我喜欢猫。"], [["我喜欢狗。"]], target_language="zh-TW")
+    assert "|tok:zh|" in chinese.signature
+    assert chinese.score > 0
+    assert scores.bleu_tokenizer("pt_BR") == "13a"
+    assert scores.bleu_tokenizer("th") == "char"
+    assert scores.bleu_tokenizer("ja") in ("char", "ja-mecab")
+
+
+def test_japanese_is_scored_by_character_without_mecab(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scores, "find_spec", lambda name: None)
+    score = corpus_score("bleu", ["雨が降る。"], [["雪が降る。"]], target_language="ja")
+    assert "|tok:char|" in score.signature
+
+
+def test_sentence_chrf_ranks_sentences() -> None:
+    values = scores.sentence_chrf(["the cat", "a dog", ""], ["the cat", "the cat", "the cat"])
+    assert values[0] == pytest.approx(100)
+    assert values[0] > values[1] > values[2] == 0
+
+
+# Raw lines, and what lower-case, normalise, tokenise makes of them, in the escaped form of files.
+RAW_AND_TOKENIZED = {
+    "de": [
+        ("Ein Hund läuft, und ein Mann lacht.", "ein hund läuft , und ein mann lacht ."),
+        ("Sie sagt: „Wie geht's?“", "sie sagt : &quot; wie geht &apos; s ? &quot;"),
+        (
+            "Auf dem Schild steht „Kaffee & Tee.“",
+            "auf dem schild steht &quot; kaffee &amp; tee &quot; .",
+        ),
+    ],
+    "en": [
+        ("A man's dog doesn't bark.", "a man &apos;s dog doesn &apos;t bark ."),
+        ("The boys' room – quite tidy…", "the boys &apos; room - quite tidy ..."),
+        ("He calls it “home”.", "he calls it &quot; home . &quot;"),
+    ],
+    "fr": [
+        ("L'homme qu'on voit n'est pas là.", "l&apos; homme qu&apos; on voit n&apos; est pas là ."),
+        ("Une tasse d’eau, s’il vous plaît !", "une tasse d&apos; eau , s&apos; il vous plaît !"),
+        ("Un chien court.", "un chien court ."),
+    ],
+    "cs": [
+        ("Muž (vlevo) spí, žena čte.", "muž ( vlevo ) spí , žena čte ."),
+        ("Říká: „Ahoj!“", "říká : &quot; ahoj ! &quot;"),
+        ("Pes běží.", "pes běží ."),
+    ],
+}
+
+
+@pytest.mark.parametrize("language", RAW_AND_TOKENIZED)
+def test_raw_and_tokenized_references_come_out_equal(language: str) -> None:
+    raw = [line for line, _ in RAW_AND_TOKENIZED[language]]
+    tokenized = [line for _, line in RAW_AND_TOKENIZED[language]]
+    expected = [scores.unescape(line) for line in tokenized]
+    lc_tok = LcTok(language)
+    assert [lc_tok(line) for line in raw] == expected
+    assert lc_tok.references(raw) == expected
+    assert lc_tok.references(tokenized) == expected
+    assert lc_tok.references(expected) == expected
+    for references in (raw, tokenized, expected):
+        score = corpus_score("bleu-lc-tok", raw, [references], target_language=language)
+        assert score.score == pytest.approx(100)
+
+
+@pytest.mark.parametrize("language", RAW_AND_TOKENIZED)
+def test_every_single_line_is_recognised_too(language: str) -> None:
+    lc_tok = LcTok(language)
+    for raw, tokenized in RAW_AND_TOKENIZED[language]:
+        if raw == "The boys' room – quite tidy…":
+            continue  # its lone apostrophe is the same in both forms
+        assert lc_tok.references([raw]) == lc_tok.references([tokenized])
+
+
+def test_lc_tok_is_plain_bleu_of_the_prepared_text() -> None:
+    from sacrebleu.metrics.bleu import BLEU
+
+    lc_tok = LcTok("de")
+    prepared = [[lc_tok(line) for line in lines] for lines in (HYPOTHESES, REFERENCES)]
+    expected = BLEU(tokenize="none", force=True).corpus_score(prepared[0], [prepared[1]]).score
+    ours = corpus_score("bleu-lc-tok", HYPOTHESES, [REFERENCES], target_language="de")
+    assert ours.score == expected
+    assert ours.signature.startswith("nrefs:1|case:lc|eff:no|tok:moses-lc-norm-de|smooth:exp|")
+
+
+def test_lc_tok_ignores_case_and_kind_of_quotes() -> None:
+    score = corpus_score(
+        "bleu-lc-tok", ['er sagt: "komm jetzt"'], [["Er sagt: „Komm jetzt“"]], target_language="de"
+    )
+    assert score.score == pytest.approx(100)
+
+
+def test_placeholders() -> None:
+    sources = [
+        "Delete {count} of {total}",
+        "Delete {count} of {total}",
+        "Hello %s, %d left, 100% sure",
+        "%1 of %2",
+        "No placeholder, 50 % off",
+        "{name} {name}",
+        "Open %PRODUCTNAME",
+        "{{ jinja }} and {{jinja}}",
+    ]
+    hypotheses = [
+        "{total}: {count} löschen",
+        "{total}: {zahl} löschen",
+        "Hallo %s, %d übrig, 100 % sicher",
+        "%1 von %1",
+        "Kein Platzhalter",
+        "{name}",
+        "%PRODUCTNAME öffnen",
+        "und {{jinja}}",
+    ]
+    assert placeholder_fidelity(sources, hypotheses) == (4, 7)
+    assert placeholder_fidelity(["plain"], ["schlicht"]) == (0, 0)
+    with pytest.raises(MTError, match="1 source lines but 2 hypotheses"):
+        placeholder_fidelity(["a"], ["a", "b"])
+
+
+SETS = [SetScores("test", 3, [Score("bleu", 31.25, "nrefs:1|…"), Score("ter", 50.0, "x")])]
+
+
+def test_scores_file_has_exactly_the_agreed_form(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "scores.json"
+    scores.write_scores(path, SETS)
+    assert json.loads(path.read_text("utf-8")) == {
+        "version": 1,
+        "sets": [
+            {
+                "name": "test",
+                "sentences": 3,
+                "scores": [
+                    {"metric": "bleu", "score": 31.25, "signature": "nrefs:1|…"},
+                    {"metric": "ter", "score": 50.0, "signature": "x"},
+                ],
+            }
+        ],
+    }
+    assert list(path.parent.iterdir()) == [path]
+    assert scores.read_scores(path) == SETS
+
+
+def test_reading_passes_over_keys_of_later_versions(tmp_path: Path) -> None:
+    content = json.loads(scores.scores_json(SETS))
+    content["created"] = "today"
+    content["sets"][0]["buckets"] = []
+    content["sets"][0]["scores"][0]["interval"] = [30, 32]
+    path = tmp_path / "scores.json"
+    path.write_text(json.dumps(content), encoding="utf-8")
+    assert scores.read_scores(path) == SETS
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a JSON file"),
+        ("[]", "version 1, found None"),
+        ('{"version": 2, "sets": []}', "version 1, found 2"),
+        ('{"version": 1}', "KeyError: 'sets'"),
+        ('{"version": 1, "sets": [3]}', "not a scores file"),
+    ],
+)
+def test_a_broken_scores_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(MTError, match=message) as caught:
+        scores.read_scores(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(MTError, match="cannot be read"):
+        scores.read_scores(tmp_path / "absent.json")
+
+
+@settings(deadline=None)
+@given(st.floats(0, 100), st.integers(0, 10**6), st.text())
+def test_scores_survive_the_file(score: float, sentences: int, name: str) -> None:
+    import tempfile
+
+    sets = [SetScores(name, sentences, [Score("chrf", score, name)])]
+    with tempfile.TemporaryDirectory() as folder:
+        scores.write_scores(f"{folder}/scores.json", sets)
+        assert scores.read_scores(f"{folder}/scores.json") == sets
