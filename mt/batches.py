@@ -1,0 +1,169 @@
+"""Ids to tensors: which sentences share a batch, and how a batch is laid out.
+
+Planning is a pure function of lengths, budget, seed and epoch. It plans *updates*: all that one
+optimizer step sees, whatever the number of devices or accumulated batches, which then share each
+update out. So one device with twice the budget, two devices, and one device that accumulates two
+batches all see the same updates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from mt.tokenizer import BOS, EOS, PAD
+
+Ints = npt.NDArray[np.integer]
+
+
+class Batch(NamedTuple):
+    """Sentences as padded tensors. Sources end with the end of sentence; B rows."""
+
+    source: Tensor
+    """`(B, S)` token ids."""
+    source_lengths: Tensor
+    """`(B,)` tokens of each source, on the CPU, where packing wants them."""
+    target_in: Tensor
+    """`(B, T)`: the beginning of sentence, then the target."""
+    target_out: Tensor
+    """`(B, T)`: the target, then the end of sentence, then padding."""
+    ids: Tensor
+    """`(B,)` numbers of the sentences in their corpus."""
+
+    def to(self, device: torch.device) -> Batch:
+        """Move all but the lengths."""
+        source, lengths, target_in, target_out, ids = self
+        return Batch(
+            source.to(device, non_blocking=True),
+            lengths,
+            target_in.to(device, non_blocking=True),
+            target_out.to(device, non_blocking=True),
+            ids,
+        )
+
+
+class Sentences:
+    """Token ids of many sentences in one flat array: a few bytes a token, nothing else."""
+
+    def __init__(self, encoded: Iterable[Sequence[int]], vocabulary: int):
+        dtype = np.uint16 if vocabulary <= 1 << 16 else np.int32
+        chunks: list[npt.NDArray[np.integer]] = []
+        lengths: list[npt.NDArray[np.int32]] = []
+        pending: list[Sequence[int]] = []
+
+        def flush() -> None:
+            lengths.append(np.fromiter(map(len, pending), np.int32, len(pending)))
+            flat = (token for row in pending for token in row)
+            chunks.append(np.fromiter(flat, dtype, int(lengths[-1].sum())))
+            pending.clear()
+
+        for row in encoded:
+            pending.append(row)
+            if len(pending) == 10_000:
+                flush()
+        flush()
+        self.lengths = np.concatenate(lengths)
+        """`(n,)` tokens of each sentence, without special tokens."""
+        self._flat = np.concatenate(chunks)
+        self._ends = np.cumsum(self.lengths, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __getitem__(self, number: int) -> Ints:
+        end = self._ends[number]
+        return self._flat[end - self.lengths[number] : end]
+
+
+def plan_updates(
+    source_lengths: Ints, target_lengths: Ints, tokens: int, seed: int, epoch: int
+) -> list[Ints]:
+    """Share sentences out to updates of similar length.
+
+    Args:
+        source_lengths: `(n,)` tokens of each source as the network sees it.
+        target_lengths: `(n,)` tokens of each target as the network sees it.
+        tokens: Budget of an update: rows times the longest side of any row. A longer sentence is an
+            update of its own.
+        seed: Decides, with `epoch`, which equally long sentences meet, and the order of updates.
+        epoch: From 0.
+
+    Returns:
+        Sentence numbers of each update. Every sentence is in exactly one; their number does not
+        depend on seed or epoch.
+    """
+    random = np.random.default_rng((seed, epoch))
+    order = random.permutation(len(source_lengths))
+    # Equal targets with nearly equal sources: little padding on either side.
+    order = order[np.lexsort((source_lengths[order], target_lengths[order]))]
+    longest = np.maximum(source_lengths, target_lengths)[order]
+    updates, start = [], 0
+    while start < len(order):
+        # An update of k rows has at least the budget's floor at its own longest row.
+        most = max(1, tokens // int(longest[start]))
+        running = np.maximum.accumulate(longest[start : start + most])
+        fits = running * np.arange(1, len(running) + 1) <= tokens
+        rows = max(1, len(fits) if fits.all() else int(fits.argmin()))
+        updates.append(order[start : start + rows])
+        start += rows
+    return [updates[number] for number in random.permutation(len(updates))]
+
+
+def share(update: Ints, parts: int, part: int) -> Ints:
+    """Give one of `parts` devices or accumulated batches its rows of an update.
+
+    Rows are dealt in turn, so parts are alike in size and length; a part may be empty.
+    """
+    return update[part::parts]
+
+
+def collate(
+    sources: Sequence[Sequence[int] | Ints],
+    targets: Sequence[Sequence[int] | Ints],
+    ids: Sequence[int] | Ints,
+) -> Batch:
+    """Lay sentences out as tensors.
+
+    Args:
+        sources: Token ids without special tokens.
+        targets: Token ids without special tokens.
+        ids: The sentences' numbers in their corpus.
+    """
+    source, lengths = pad([[*row, EOS] for row in sources])
+    target_out, _ = pad([[*row, EOS] for row in targets])
+    target_in, _ = pad([[BOS, *row] for row in targets])
+    return Batch(source, lengths, target_in, target_out, torch.as_tensor(np.asarray(ids)))
+
+
+def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Pad rows at the end: ids `(B, L)` and lengths `(B,)`."""
+    lengths = torch.tensor([len(row) for row in rows])
+    padded = np.full((len(rows), int(lengths.max())), PAD, np.int64)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = row
+    return torch.from_numpy(padded), lengths
+
+
+def plan_decoding(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Group sentences of similar length for decoding, the longest first.
+
+    Args:
+        lengths: Source tokens of each sentence.
+        tokens: Budget of padded source tokens a batch; a longer sentence is a batch of its own.
+
+    Returns:
+        Sentence numbers of each batch.
+    """
+    batches: list[list[int]] = []
+    for number in sorted(range(len(lengths)), key=lambda n: (-lengths[n], n)):
+        # Sorted, so a batch is as wide as its first sentence.
+        if batches and (len(batches[-1]) + 1) * lengths[batches[-1][0]] <= tokens:
+            batches[-1].append(number)
+        else:
+            batches.append([number])
+    return batches

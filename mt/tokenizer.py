@@ -1,0 +1,184 @@
+"""Text to subword ids and back: SentencePiece models, trained, sampled and decoded."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import NamedTuple, TypeVar
+
+import sentencepiece
+
+from mt.errors import MTError
+from mt.files import cache_folder, write_atomically
+from mt.recipe import TokenizerSpec
+
+PAD, UNK, BOS, EOS = 0, 1, 2, 3
+"""Ids of the special tokens in every vocabulary."""
+
+
+_T = TypeVar("_T")
+
+
+class Tokenizer:
+    """A trained SentencePiece model.
+
+    Args:
+        model: The serialised model.
+
+    Raises:
+        MTError: `model` is no SentencePiece model, or not one with this project's special tokens.
+    """
+
+    def __init__(self, model: bytes):
+        self.model = model
+        self._processor = sentencepiece.SentencePieceProcessor()
+        try:
+            self._processor.LoadFromSerializedProto(model)
+        except RuntimeError as error:
+            raise MTError("the tokenizer model is damaged; train or copy it again") from error
+        p = self._processor
+        if (p.pad_id(), p.unk_id(), p.bos_id(), p.eos_id()) != (PAD, UNK, BOS, EOS):
+            raise MTError(
+                "the tokenizer model numbers its special tokens otherwise than "
+                "pad 0, unk 1, bos 2, eos 3; train it with `mt tokenizer`"
+            )
+
+    def __len__(self) -> int:
+        """Tokens of the vocabulary, special ones included."""
+        return int(self._processor.get_piece_size())
+
+    def encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """Segment each text in the best way; no special tokens are added."""
+        ids: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
+        return ids
+
+    def sample(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
+        """Segment each text at random, as a function of the arguments alone.
+
+        Args:
+            texts: Raw texts.
+            strength: BPE-dropout probability, or inverse temperature of unigram sampling.
+            seed: From 0 to 2**32 - 1.
+        """
+        encode = self._processor.encode
+        return _seeded(
+            seed,
+            lambda: [
+                encode(text, enable_sampling=True, alpha=strength, nbest_size=-1) for text in texts
+            ],
+        )
+
+    def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
+        """Turn tokens back into text, each on one line."""
+        texts: list[str] = self._processor.decode([list(map(int, row)) for row in ids])
+        # Byte tokens can spell line ends, which would break "one line in, one line out".
+        return [text.replace("\n", " ").replace("\r", " ") for text in texts]
+
+    def pieces(self, ids: Sequence[int]) -> list[str]:
+        """Name the tokens as a person reads them."""
+        return [str(self._processor.id_to_piece(int(i))) for i in ids]
+
+
+def _seeded(seed: int, work: Callable[[], _T]) -> _T:
+    """Run something of SentencePiece's that draws random numbers.
+
+    SentencePiece keeps one generator a thread, seeded at the thread's first draw: only a new thread
+    starts from our seed.
+    """
+    results: list[_T] = []
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except Exception as error:
+            failures.append(error)
+
+    sentencepiece.set_random_generator_seed(seed)
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    if failures:
+        raise failures[0]
+    return results[0]
+
+
+class Tokenizers(NamedTuple):
+    """The tokenizer of each side; the same object where the vocabulary is joint."""
+
+    source: Tokenizer
+    target: Tokenizer
+
+
+def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> Tokenizer:
+    """Train a SentencePiece model, or take it from the cache where the same was trained before.
+
+    Args:
+        spec: What to train.
+        texts: Gives the training text anew at each call, one sentence an item.
+
+    Raises:
+        MTError: The text is too small for the vocabulary, or empty.
+    """
+    digest = hashlib.blake2b(json.dumps(asdict(spec), sort_keys=True).encode(), digest_size=16)
+    sentences = 0
+    for text in texts():
+        digest.update(text.encode())
+        digest.update(b"\n")
+        sentences += 1
+    if sentences == 0:
+        raise MTError("there is no text to train a tokenizer on")
+    cached = cache_folder("tokenizers") / f"{digest.hexdigest()}.model"
+    if cached.exists():
+        return Tokenizer(cached.read_bytes())
+    model = io.BytesIO()
+
+    def train() -> None:
+        sentencepiece.SentencePieceTrainer.train(
+            sentence_iterator=iter(texts()),
+            model_writer=model,
+            model_type=spec.kind,
+            vocab_size=spec.vocab_size,
+            byte_fallback=spec.byte_fallback,
+            character_coverage=spec.character_coverage,
+            normalization_rule_name=spec.normalization,
+            user_defined_symbols=list(spec.user_symbols),
+            input_sentence_size=spec.max_sentences if sentences > spec.max_sentences else 0,
+            shuffle_input_sentence=sentences > spec.max_sentences,
+            max_sentence_length=16384,
+            pad_id=PAD,
+            unk_id=UNK,
+            bos_id=BOS,
+            eos_id=EOS,
+            minloglevel=2,
+        )
+
+    try:
+        _seeded(spec.seed, train)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise MTError(
+            f"tokenizer.vocab_size: cannot train {spec.vocab_size} tokens on {sentences:,} "
+            f"sentences ({reason}); choose a smaller vocabulary or bring more text"
+        ) from error
+    write_atomically(cached, model.getvalue())
+    return Tokenizer(model.getvalue())
+
+
+def load_tokenizer(path: Path) -> Tokenizer:
+    """Read a SentencePiece model file.
+
+    Raises:
+        MTError: The file is missing or damaged.
+    """
+    try:
+        return Tokenizer(path.read_bytes())
+    except OSError as error:
+        raise MTError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
+    except MTError as error:
+        raise MTError(f"{path}: {error}") from error
