@@ -23,7 +23,8 @@ class Source:
     splits: dict[str, str] = field(
         default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
     )
-    """Our split to the hub's split; leave one out to have it cut from the training text."""
+    """Our split (`train`, `valid`, `test` or `test...`) to the hub's; a validation or test split
+    that no source names is cut from the training text."""
     files: str | None = None
     """A folder of `train.L`, `valid.L` or `dev.L`, `test*.L` (L a language, or `tsv`, `csv`,
     `jsonl`, `parquet`), one table file, or the common stem of a `STEM.L` pair; each also with
@@ -38,7 +39,7 @@ class Source:
     """Column of the target text in tables, found likewise."""
     weight: float = 1.0
     """How often each training pair of this source is seen in an epoch: 2 doubles the pairs, 0.5
-    keeps a fixed half."""
+    keeps a fixed half, 1.5 doubles a fixed half."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class Cleaning:
     held_out: Literal["off", "exact", "near"] = "near"
     """Drop pairs whose source or target stands in validation or test: `exact`ly, or `near`ly:
     equal once lower-cased and stripped of digits, punctuation and placeholders, or with half of
-    the held-out sentence's word 4-grams."""
+    the word 4-grams, of either sentence, in common."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ class Corpus:
     """Pairs to cut from the training text where no validation text is named; at most a tenth."""
     test_size: int = 2000
     """Pairs to cut from the training text where no test text is named; at most a tenth."""
+    cut_min_words: int = 1
+    """Fewest words on either side of a pair that is cut for validation or test."""
     cleaning: Cleaning = field(default_factory=Cleaning)
     """Which training pairs are dropped."""
 

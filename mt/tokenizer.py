@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import threading
+import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import sentencepiece
 
@@ -19,9 +19,6 @@ from mt.recipe import TokenizerSpec
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
 """Ids of the special tokens in every vocabulary."""
-
-
-_T = TypeVar("_T")
 
 
 class Tokenizer:
@@ -36,12 +33,12 @@ class Tokenizer:
 
     def __init__(self, model: bytes):
         self.model = model
-        self._processor = sentencepiece.SentencePieceProcessor()
+        self.processor = sentencepiece.SentencePieceProcessor()
         try:
-            self._processor.LoadFromSerializedProto(model)
+            self.processor.LoadFromSerializedProto(model)
         except RuntimeError as error:
             raise MTError("the tokenizer model is damaged; train or copy it again") from error
-        p = self._processor
+        p = self.processor
         if (p.pad_id(), p.unk_id(), p.bos_id(), p.eos_id()) != (PAD, UNK, BOS, EOS):
             raise MTError(
                 "the tokenizer model numbers its special tokens otherwise than "
@@ -50,62 +47,22 @@ class Tokenizer:
 
     def __len__(self) -> int:
         """Tokens of the vocabulary, special ones included."""
-        return int(self._processor.get_piece_size())
+        return int(self.processor.get_piece_size())
 
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """Segment each text in the best way; no special tokens are added."""
-        ids: list[list[int]] = self._processor.encode(list(texts), num_threads=1)
+        ids: list[list[int]] = self.processor.encode(list(texts), num_threads=1)
         return ids
-
-    def sample(self, texts: Sequence[str], strength: float, seed: int) -> list[list[int]]:
-        """Segment each text at random, as a function of the arguments alone.
-
-        Args:
-            texts: Raw texts.
-            strength: BPE-dropout probability, or inverse temperature of unigram sampling.
-            seed: From 0 to 2**32 - 1.
-        """
-        encode = self._processor.encode
-        return _seeded(
-            seed,
-            lambda: [
-                encode(text, enable_sampling=True, alpha=strength, nbest_size=-1) for text in texts
-            ],
-        )
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Turn tokens back into text, each on one line."""
-        texts: list[str] = self._processor.decode([list(map(int, row)) for row in ids])
+        texts: list[str] = self.processor.decode([list(map(int, row)) for row in ids])
         # Byte tokens can spell line ends, which would break "one line in, one line out".
         return [text.replace("\n", " ").replace("\r", " ") for text in texts]
 
     def pieces(self, ids: Sequence[int]) -> list[str]:
         """Name the tokens as a person reads them."""
-        return [str(self._processor.id_to_piece(int(i))) for i in ids]
-
-
-def _seeded(seed: int, work: Callable[[], _T]) -> _T:
-    """Run something of SentencePiece's that draws random numbers.
-
-    SentencePiece keeps one generator a thread, seeded at the thread's first draw: only a new thread
-    starts from our seed.
-    """
-    results: list[_T] = []
-    failures: list[Exception] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except Exception as error:
-            failures.append(error)
-
-    sentencepiece.set_random_generator_seed(seed)
-    thread = threading.Thread(target=run)
-    thread.start()
-    thread.join()
-    if failures:
-        raise failures[0]
-    return results[0]
+        return [str(self.processor.id_to_piece(int(i))) for i in ids]
 
 
 class Tokenizers(NamedTuple):
@@ -137,10 +94,11 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
     if cached.exists():
         return Tokenizer(cached.read_bytes())
     model = io.BytesIO()
-
-    def train() -> None:
+    most = min(sentences, spec.max_sentences)
+    members = set(random.Random(spec.seed).sample(range(sentences), most))
+    try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=iter(texts()),
+            sentence_iterator=(text for n, text in enumerate(texts()) if n in members),
             model_writer=model,
             model_type=spec.kind,
             vocab_size=spec.vocab_size,
@@ -148,8 +106,6 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
             character_coverage=spec.character_coverage,
             normalization_rule_name=spec.normalization,
             user_defined_symbols=list(spec.user_symbols),
-            input_sentence_size=spec.max_sentences if sentences > spec.max_sentences else 0,
-            shuffle_input_sentence=sentences > spec.max_sentences,
             max_sentence_length=16384,
             pad_id=PAD,
             unk_id=UNK,
@@ -157,9 +113,6 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
             eos_id=EOS,
             minloglevel=2,
         )
-
-    try:
-        _seeded(spec.seed, train)
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         raise MTError(

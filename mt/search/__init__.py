@@ -1,1 +1,56 @@
 """Scores to tokens: greedy and beam search over any decoder that keeps the `Decoder` protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mt.search.beam import beam_search
+from mt.search.constraints import Constraints
+from mt.search.greedy import greedy_search
+from mt.search.hypotheses import Decoder, DecoderState, Hypothesis, StepOutput
+from mt.search.options import SearchOptions
+
+__all__ = ["Decoder", "DecoderState", "Hypothesis", "SearchOptions", "StepOutput", "search"]
+
+
+@torch.no_grad()
+def search(
+    decoder: Decoder,
+    state: DecoderState,
+    source_lengths: Tensor,
+    options: SearchOptions,
+    *,
+    bos: int,
+    eos: int,
+    forbidden: Sequence[int] = (),
+    prefixes: Sequence[Sequence[int]] | None = None,
+    device: torch.device | str | None = None,
+) -> list[list[Hypothesis]]:
+    """Translate a batch: at most `options.n_best` hypotheses for each sentence, best first.
+
+    `state` has one row a sentence (B), and `source_lengths` (B,) int64 counts the source's tokens
+    without the end of sentence. `forbidden` are tokens never produced, `prefixes` tokens that each
+    sentence's translations must begin with (empty for none); a prefix may hold forbidden tokens,
+    may repeat itself, and lifts the limit on the length where it is longer. `device` is where the
+    decoder computes, by default where `source_lengths` lies.
+
+    Where a hypothesis reaches the greatest length, the end of sentence is forced upon it, at its
+    true probability. So every hypothesis returned is a whole sentence. There are fewer than
+    `n_best` where the options leave fewer, and none where they leave no token to go on with or the
+    decoder gives only zero or undefined probabilities.
+
+    Raises `MTError` for a prefix over 512 tokens and for a coverage penalty without attention,
+    `ValueError` for prefixes that do not match the batch or hold `eos`, and for a forbidden `eos`.
+    """
+    device = torch.device(device or source_lengths.device)
+    lengths = source_lengths.tolist()
+    constraints = Constraints(
+        lengths, options, eos=eos, forbidden=forbidden, prefixes=prefixes, device=device
+    )
+    if not lengths:
+        return []
+    run = greedy_search if options.beam_size == 1 else beam_search
+    return run(decoder, state, source_lengths.to(device), options, constraints, bos=bos)

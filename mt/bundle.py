@@ -1,0 +1,230 @@
+"""The model on disk: a folder of data files that cannot run code.
+
+- `model.safetensors`: the weights, float32;
+- `config.json`: format version, languages, architecture, default search options, and the SHA-256 of
+  every other file;
+- `tokenizer.model`, or `source.model` and `target.model`: SentencePiece;
+- `README.md`: the model card.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+
+from mt.errors import MTError
+from mt.nn.architecture import Architecture
+from mt.nn.seq2seq import Seq2Seq
+from mt.search.options import SearchOptions
+from mt.tokenizer import Tokenizer, Tokenizers
+
+VERSION = 1
+"""Version of the format; a reader refuses any other."""
+_FORMAT = "mt-bundle"
+_WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
+_JOINT, _SOURCE, _TARGET = "tokenizer.model", "source.model", "target.model"
+
+
+class Bundle(NamedTuple):
+    """A trained translator's parts."""
+
+    model: Seq2Seq
+    """The network, in evaluation mode on the CPU."""
+    tokenizers: Tokenizers
+    """Text to ids and back."""
+    languages: tuple[str, str]
+    """Source and target language code."""
+    search: SearchOptions
+    """Default decoding options."""
+    card: str = ""
+    """The model card, Markdown."""
+
+
+def save_bundle(bundle: Bundle, folder: Path) -> None:
+    """Write a bundle; an older one in its place is replaced as a whole.
+
+    Raises:
+        MTError: The folder cannot be written; an older bundle stays as it was.
+    """
+    files = {
+        _WEIGHTS: save(
+            {
+                name: parameter.detach().float().cpu().contiguous()
+                for name, parameter in bundle.model.named_parameters()
+            }
+        ),
+        _CARD: bundle.card.encode(),
+    }
+    source, target = bundle.tokenizers
+    if source is target:
+        files[_JOINT] = source.model
+    else:
+        files |= {_SOURCE: source.model, _TARGET: target.model}
+    config = {
+        "format": _FORMAT,
+        "version": VERSION,
+        "source_language": bundle.languages[0],
+        "target_language": bundle.languages[1],
+        "source_vocabulary": len(source),
+        "target_vocabulary": len(target),
+        "architecture": asdict(bundle.model.architecture),
+        "search": asdict(bundle.search),
+        "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
+    }
+    files[_CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    _replace_folder(folder, files)
+
+
+def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
+    scratch: Path | None = None
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        new = scratch / "new"
+        new.mkdir()
+        for name, data in files.items():
+            with open(new / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        if folder.exists():
+            folder.rename(scratch / "old")
+        new.rename(folder)
+    except OSError as error:
+        if scratch is not None and (scratch / "old").exists():
+            (scratch / "old").rename(folder)
+        raise MTError(f"{folder}: cannot write the bundle ({error.strerror})") from error
+    finally:
+        if scratch is not None:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def load_bundle(folder: Path) -> Bundle:
+    """Read a bundle and check that it is whole. No code in it is ever run.
+
+    Raises:
+        MTError: A file is missing, damaged, altered or of another version; the message names it.
+    """
+    config = _read_config(folder)
+    digests = config["sha256"]
+    joint = _JOINT in digests
+    names = [_WEIGHTS, *([_JOINT] if joint else [_SOURCE, _TARGET])]
+    contents = {name: _read_checked(folder / name, digests.get(name)) for name in names}
+    if joint:
+        tokenizer = Tokenizer(contents[_JOINT])
+        tokenizers = Tokenizers(tokenizer, tokenizer)
+    else:
+        tokenizers = Tokenizers(Tokenizer(contents[_SOURCE]), Tokenizer(contents[_TARGET]))
+    vocabulary = config["source_vocabulary"], config["target_vocabulary"]
+    if vocabulary != (len(tokenizers.source), len(tokenizers.target)):
+        raise MTError(f"{folder / _CONFIG}: the vocabulary sizes are not those of the tokenizer")
+    architecture = _dataclass(Architecture, config["architecture"], folder)
+    try:
+        # No storage and no random numbers for weights that are about to be replaced.
+        with torch.device("meta"):
+            model = Seq2Seq(architecture, *vocabulary)
+    except (ValueError, TypeError) as error:
+        raise MTError(f"{folder / _CONFIG}: {error}") from error
+    _fill(model, contents[_WEIGHTS], folder / _WEIGHTS)
+    return Bundle(
+        model.eval(),
+        tokenizers,
+        (config["source_language"], config["target_language"]),
+        _dataclass(SearchOptions, config["search"], folder),
+        _read(folder / _CARD).decode(errors="replace") if (folder / _CARD).exists() else "",
+    )
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / _CONFIG
+    if not folder.is_dir():
+        raise MTError(f"{folder}: no such bundle; give the folder that holds {_CONFIG}")
+    try:
+        config = json.loads(_read(path))
+    except ValueError as error:
+        raise MTError(f"{path}: not valid JSON ({error}); copy the bundle again") from error
+    if not isinstance(config, dict) or config.get("format") != _FORMAT:
+        raise MTError(f"{path}: this is not the configuration of a bundle")
+    if config.get("version") != VERSION:
+        raise MTError(
+            f"{path}: format version {config.get('version')} is not the version {VERSION} that "
+            "this mt reads; use the mt that wrote it, or train again"
+        )
+    needed = {
+        "source_language": str,
+        "target_language": str,
+        "source_vocabulary": int,
+        "target_vocabulary": int,
+        "architecture": dict,
+        "search": dict,
+        "sha256": dict,
+    }
+    for key, kind in needed.items():
+        if not isinstance(config.get(key), kind):
+            raise MTError(f"{path}: `{key}` is missing or of the wrong type; copy the bundle again")
+    return config
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise MTError(f"{path}: cannot read ({error.strerror}); copy the bundle again") from error
+
+
+def _read_checked(path: Path, digest: str | None) -> bytes:
+    content = _read(path)
+    if hashlib.sha256(content).hexdigest() != digest:
+        raise MTError(
+            f"{path}: the content is not what {_CONFIG} says (SHA-256 differs); "
+            "the file is damaged or was exchanged: copy the bundle again"
+        )
+    return content
+
+
+_Options = TypeVar("_Options", Architecture, SearchOptions)
+
+
+def _dataclass(kind: type[_Options], values: dict[str, Any], folder: Path) -> _Options:
+    known = {field.name for field in fields(kind)}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        raise MTError(
+            f"{folder / _CONFIG}: unknown option `{unknown[0]}`; use the mt that wrote it"
+        )
+    return kind(**values)
+
+
+def _fill(model: Seq2Seq, data: bytes, path: Path) -> None:
+    """Put stored weights into a model without storage."""
+    try:
+        weights = load(data)
+    except (SafetensorError, ValueError) as error:
+        raise MTError(f"{path}: not a safetensors file ({error}); copy the bundle again") from error
+    expected = {name: parameter.shape for name, parameter in model.named_parameters()}
+    for name in expected.keys() | weights.keys():
+        if name not in weights or name not in expected:
+            fault = "missing from" if name not in weights else "unexpected in"
+            raise MTError(f"{path}: weight `{name}` is {fault} the file; copy the bundle again")
+        if weights[name].shape != expected[name]:
+            raise MTError(
+                f"{path}: weight `{name}` has shape {tuple(weights[name].shape)}, "
+                f"the architecture wants {tuple(expected[name])}; copy the bundle again"
+            )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    tied = {  # tied weights are stored once, under their first name
+        name: weights[names[id(parameter)]]
+        for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+    model.load_state_dict(tied, assign=True)
+    model.tie_weights()

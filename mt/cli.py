@@ -1,0 +1,164 @@
+"""The command line: one short function for each subcommand."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from mt import __version__
+from mt.errors import MTError
+
+USAGE = """\
+usage: mt COMMAND …
+
+  train RECIPE       from parallel text to a translator, its scores and a report
+  tokenizer SPEC     train a SentencePiece model
+  translate BUNDLE   translate lines of text
+  evaluate BUNDLE    score translations of a test set
+  score BUNDLE       log-probabilities of given translations
+
+mt COMMAND --help explains every option; mt --version tells the version."""
+
+
+def train(arguments: list[str]) -> None:
+    """Run `mt train`."""
+    from mt.options import parse_train
+
+    options = parse_train(arguments)
+    from mt.training.fit import recipe_yaml, train
+
+    if options.print_config:
+        print(recipe_yaml(options.recipe), end="")
+        return
+    train(options.recipe, options.output, options.resume, options.overwrite)
+
+
+def tokenizer(arguments: list[str]) -> None:
+    """Run `mt tokenizer`."""
+    from mt.files import write_atomically
+    from mt.lines import read_lines
+    from mt.options import TokenizerOptions, parse_command, read_spec
+    from mt.tokenizer import train_tokenizer
+
+    [name], [options] = parse_command(
+        "mt tokenizer",
+        "Train a SentencePiece model.",
+        {"SPEC": "YAML file that describes the tokenizer, such as tokenizers/joint-bpe-4k.yaml"},
+        [TokenizerOptions],
+        arguments,
+    )
+    spec, inputs = read_spec(Path(name))
+    files = options.input or inputs
+    if not files:
+        raise MTError(f"{name}: no text to train on; give --input FILE or list it as `input`")
+    texts = [text for file in files for text in read_lines(file) if text.strip()]
+    output = options.output or Path(name).with_suffix(".model")
+    write_atomically(output, train_tokenizer(spec, lambda: texts).model)
+    print(output)
+
+
+def translate(arguments: list[str]) -> None:
+    """Run `mt translate`."""
+    from mt.options import Decoding, TranslateOptions, parse_command
+
+    [bundle], [options, decoding] = parse_command(
+        "mt translate",
+        "Translate lines of text: as many lines out as in, in the same order, blank ones blank.",
+        {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
+        [TranslateOptions, Decoding],
+        arguments,
+    )
+    if options.n_best > 1 and options.format != "jsonl":
+        raise MTError(f"--n-best {options.n_best} needs --format jsonl")
+    from mt.filter import translate_stream
+
+    translate_stream(Path(bundle), options, decoding)
+
+
+def evaluate(arguments: list[str]) -> None:
+    """Run `mt evaluate`."""
+    from mt.options import Decoding, EvaluateOptions, parse_command
+
+    [bundle], [options, decoding] = parse_command(
+        "mt evaluate",
+        "Translate a test set and score it; writes hypotheses.txt, scores.json and report.html.",
+        {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
+        [EvaluateOptions, Decoding],
+        arguments,
+    )
+    from mt.evaluation.evaluate import evaluate
+    from mt.evaluation.scores import scores_json
+    from mt.filter import make_engine
+
+    output = options.output or Path("runs/evaluate") / options.source.name
+    scores = evaluate(
+        Path(bundle),
+        make_engine(Path(bundle), decoding, n_best=1),
+        options.source,
+        options.reference,
+        options.metric,
+        output,
+    )
+    if options.json:
+        print(scores_json([scores]), end="")
+        return
+    for score in scores.scores:
+        print(f"{score.metric}\t{score.score:.2f}\t{score.signature}")
+
+
+def score(arguments: list[str]) -> None:
+    """Run `mt score`."""
+    from mt.options import ScoreOptions, parse_command
+
+    [bundle], [options] = parse_command(
+        "mt score",
+        "Print the log-probability of each translation (natural logarithm) and its tokens, both "
+        "with the end of sentence, separated by a tab.",
+        {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
+        [ScoreOptions],
+        arguments,
+    )
+    from mt.filter import score_files
+
+    score_files(Path(bundle), options)
+
+
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "tokenizer": tokenizer,
+    "translate": translate,
+    "evaluate": evaluate,
+    "score": score,
+}
+
+
+def main() -> None:
+    """Run the command line in `sys.argv`; a user's mistake is one line and exit status 2."""
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    logging.getLogger("mt").setLevel(logging.INFO)
+    arguments = sys.argv[1:]
+    try:
+        if not arguments or arguments[0] in ("-h", "--help"):
+            print(USAGE)
+        elif arguments[0] == "--version":
+            print(f"mt {__version__}")
+        elif arguments[0] in COMMANDS:
+            COMMANDS[arguments[0]](arguments[1:])
+        else:
+            raise MTError(f"unknown command `{arguments[0]}`; use {', '.join(COMMANDS)}")
+    except MTError as error:
+        print(f"mt: error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("mt: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,219 @@
+"""Which training pairs are dropped: rules on one pair, and nearness to held-out sentences."""
+
+from __future__ import annotations
+
+import functools
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from mt.errors import MTError
+from mt.recipe import Cleaning
+
+NGRAM = 4
+"""Words of the runs whose sharing makes two sentences near."""
+
+
+class RuleCount(NamedTuple):
+    """What one step did to the training text; the first row, `read`, drops nothing."""
+
+    rule: str
+    dropped: int  # pairs
+    kept: int  # pairs left after the rule
+
+
+# Scripts that write no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han.
+_SPACELESS = re.compile(
+    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
+    "\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
+)
+_BEYOND_LATIN = re.compile("[\u0300-\U0010ffff]")  # marks and spaceless scripts lie here
+_LETTERS = re.compile(r"[^\W\d_]+")
+_NO_LETTER = re.compile(r"[^\w\s]|[\d_]")
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f]")
+_PLACEHOLDER_START = re.compile("[{%<]")
+_PLACEHOLDER = re.compile(
+    r"""\$?\{+[^{}]*\}+                        # {name}  {{ name }}  ${name}
+      | %\([^()]*\)[a-z]                       # %(name)s
+      | %(?:\d+\$)?[-+0#]*\d*(?:\.\d+)?[a-z@]\b # %s  %-5.2f  %1$s
+      | %\d+\b                                 # %1
+      | </?[a-z][^<>]*>                        # <b>  </b>  <a href="...">
+    """,
+    re.VERBOSE | re.IGNORECASE,
+)
+
+
+def count_words(text: str) -> int:
+    """Count the words of a text: runs between spaces, and each character of a spaceless script."""
+    return len((text if text.isascii() else _SPACELESS.sub(" x ", text)).split())
+
+
+def fold(text: str) -> list[str]:
+    """Reduce a text to the lower-cased words that are left without placeholders, digits, signs."""
+    return _words(_without_placeholders(text.lower()))
+
+
+def _without_placeholders(text: str) -> str:
+    return _PLACEHOLDER.sub(" ", text) if _PLACEHOLDER_START.search(text) else text
+
+
+def _words(text: str) -> list[str]:
+    if not _BEYOND_LATIN.search(text):
+        return _LETTERS.findall(text)
+    return _letters_and_marks().findall(_SPACELESS.sub(r" \g<0> ", text))
+
+
+def near_key(text: str) -> str:
+    """Return a text's letters: two texts that differ in case, digits, signs and spaces share it.
+
+    A text without letters is its own key.
+    """
+    return "".join(fold(text)) or text.strip()
+
+
+@functools.cache
+def _letters_and_marks() -> re.Pattern[str]:
+    # Marks belong to words (Devanagari writes vowels with them), but not to `\w`.
+    marks = "".join(
+        re.escape(chr(code))
+        for code in range(0x300, 0x1F000)
+        if unicodedata.category(chr(code)).startswith("M")
+    )
+    return re.compile(rf"(?:[^\W\d_]+|[{marks}]+)+")
+
+
+class PairRules:
+    """The rules that look at one pair alone.
+
+    Raises `MTError` for a script that Unicode does not know.
+    """
+
+    def __init__(self, cleaning: Cleaning) -> None:
+        self._cleaning = cleaning
+        self._scripts = tuple(
+            _script_names(script, field) if script else None
+            for script, field in (
+                (cleaning.source_script, "source_script"),
+                (cleaning.target_script, "target_script"),
+            )
+        )
+        self.names = self._active()
+
+    def _active(self) -> list[str]:
+        """Name the rules that are on, in the order in which they are applied."""
+        rules = self._cleaning
+        on = {
+            "empty side": True,
+            f"fewer than {rules.min_words} words": rules.min_words > 1,
+            f"more than {rules.max_words} words": rules.max_words > 0,
+            f"length ratio over {rules.max_ratio:g}": rules.max_ratio > 0,
+            "identical sides": rules.identical,
+            "control characters": rules.control_characters,
+            "wrong script": any(self._scripts),
+        }
+        self._short, self._long, self._ratio = list(on)[1:4]
+        return [name for name, active in on.items() if active]
+
+    def broken(self, source: str, target: str) -> str | None:
+        """Name the first rule that a pair breaks; None for a good pair."""
+        rules = self._cleaning
+        if not source.strip() or not target.strip():
+            return "empty side"
+        few, many = sorted((count_words(source), count_words(target)))
+        if few < rules.min_words:
+            return self._short
+        if rules.max_words > 0 and many > rules.max_words:
+            return self._long
+        if rules.max_ratio > 0 and many > 5 and many > rules.max_ratio * few:
+            return self._ratio
+        if rules.identical and source == target:
+            return "identical sides"
+        if rules.control_characters and (_CONTROL.search(source) or _CONTROL.search(target)):
+            return "control characters"
+        for text, scripts in zip((source, target), self._scripts, strict=True):
+            if scripts is not None and not _mostly(text, scripts):
+                return "wrong script"
+        return None
+
+
+def _mostly(text: str, scripts: frozenset[str]) -> bool:
+    letters = [character for character in text if character.isalpha()]
+    good = sum(_script(character) in scripts for character in letters)
+    return 2 * good > len(letters) or not letters
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def _script(character: str) -> str:
+    # A character's name begins with its script: "CYRILLIC SMALL LETTER A".
+    words = unicodedata.name(character, "").split()
+    if words and words[0] in ("FULLWIDTH", "HALFWIDTH"):
+        del words[0]
+    return words[0] if words else ""
+
+
+def _script_names(script: str, field: str) -> frozenset[str]:
+    writing = {
+        "HAN": {"CJK"},
+        "JAPANESE": {"CJK", "HIRAGANA", "KATAKANA", "KATAKANA-HIRAGANA"},
+        "KOREAN": {"CJK", "HANGUL"},
+    }
+    names = frozenset(writing.get(script.upper(), {script.upper()}))
+    if not names & _known_scripts():
+        raise MTError(
+            f"corpus.cleaning.{field}: no script is called {script!r}; "
+            "write for example Latin, Cyrillic, Greek, Arabic, Devanagari, Han, Japanese or Korean"
+        )
+    return names
+
+
+@functools.cache
+def _known_scripts() -> frozenset[str]:
+    return frozenset(_script(chr(code)) for code in range(0x20000) if chr(code).isalpha())
+
+
+class HeldOut:
+    """The held-out sentences of one side, indexed by word n-gram.
+
+    What a word is stays a matter of taste ("re-try" is one or two, "{name}," is one or none):
+    sentences are near when they are near for any of three ways to part them.
+    """
+
+    def __init__(self, sentences: Iterable[str]) -> None:
+        self._sizes: list[int] = []  # distinct n-grams of each sentence, once for each parting
+        self._index: dict[str, list[int]] = {}  # n-gram -> sentences
+        for words in {words for sentence in sentences for words in _partings(sentence)}:
+            grams = _grams(words)
+            for gram in grams:
+                self._index.setdefault(gram, []).append(len(self._sizes))
+            self._sizes.append(len(grams))
+
+    def near(self, text: str) -> bool:
+        """Tell whether a text shares half of its n-grams, or half of a held-out sentence's.
+
+        Sentences of fewer than `NGRAM` words have none and are never near in this sense.
+        """
+        return any(self._shares_half(_grams(words)) for words in _partings(text))
+
+    def _shares_half(self, grams: set[str]) -> bool:
+        shared = [self._index[gram] for gram in grams if gram in self._index]
+        if not shared:
+            return False
+        counts = Counter(sentence for sentences in shared for sentence in sentences)
+        return any(
+            2 * count >= min(len(grams), self._sizes[sentence])
+            for sentence, count in counts.items()
+        )
+
+
+def _partings(text: str) -> set[tuple[str, ...]]:
+    """Part a text into words: runs of letters; between spaces; and so, of letters alone."""
+    lower = text.lower()
+    bare = _without_placeholders(lower)
+    letters = _NO_LETTER.sub("", bare)
+    return {tuple(_words(bare)), tuple(lower.split()), tuple(letters.split())}
+
+
+def _grams(words: Sequence[str]) -> set[str]:
+    return set(map(" ".join, zip(*(words[start:] for start in range(NGRAM)), strict=False)))

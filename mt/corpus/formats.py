@@ -1,0 +1,306 @@
+"""Files become pairs: Moses-style line pairs, TSV, CSV, JSONL and Parquet, plain or compressed.
+
+Every reader streams, keeps memory constant and yields the text as it stands: no cleaning, no
+Unicode normalisation. A line ends at LF, or CRLF; nothing else ever splits one. A line break inside
+a table's cell becomes a space, so that a sentence is one line everywhere.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import lzma
+import re
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from mt.errors import MTError
+
+Pair = tuple[str, str]
+
+COMPRESSIONS = (".gz", ".xz", ".zst")
+TABLES = ("tsv", "csv", "jsonl", "parquet")
+
+_CHUNK = 1 << 20  # bytes
+_LONE_CR = "\ufdd0"  # a noncharacter: stands in for a lone CR, at which `csv` would end a row
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_LINE_BREAKS = re.compile(r"\s*\n\s*")
+
+
+class Columns(NamedTuple):
+    """Which columns of a table hold the two sides."""
+
+    source_language: str
+    target_language: str
+    source: str | None = None
+    target: str | None = None
+
+
+def read_line_pair(source: Path, target: Path) -> Iterator[Pair]:
+    """Yield the pairs of two files whose lines N translate each other.
+
+    Raises `MTError` for invalid UTF-8, a damaged archive, and line counts that differ.
+    """
+    left, right = read_lines(source), read_lines(target)
+    count = 0
+    for text in left:
+        translation = next(right, None)
+        if translation is None:
+            lines = count + 1 + sum(1 for _ in left)
+            raise _uneven(source, lines, target, count)
+        count += 1
+        yield text, translation
+    rest = sum(1 for _ in right)
+    if rest:
+        raise _uneven(source, count, target, count + rest)
+
+
+def read_table(path: Path, columns: Columns) -> Iterator[Pair]:
+    """Yield the pairs of a table file, whose name tells its form (see `TABLES`).
+
+    Raises `MTError` for a missing column, invalid UTF-8, a malformed row or a damaged archive.
+    """
+    readers: dict[str, Callable[[Path, Columns], Iterator[Pair]]] = {
+        "tsv": _read_tsv,
+        "csv": _read_csv,
+        "jsonl": _read_jsonl,
+        "parquet": _read_parquet,
+    }
+    for source, target in readers[table_form(path) or ""](path, columns):
+        yield one_line(source), one_line(target)
+
+
+def table_form(path: Path) -> str | None:
+    """Name the form of a table file, one of `TABLES`; None for other files."""
+    suffixes = path.suffixes
+    if suffixes and suffixes[-1] in COMPRESSIONS:
+        suffixes.pop()
+    form = suffixes[-1][1:] if suffixes else ""
+    return form if form in TABLES else None
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks (LF, CRLF) and the blanks around them by one space."""
+    return _LINE_BREAKS.sub(" ", text) if "\n" in text else text
+
+
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their ends; a BOM at its start is left out."""
+    number = 1  # of the first line in `block`
+    for block in _blocks(path):
+        try:
+            text = block.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = number + block.count(b"\n", 0, error.start)
+            raise MTError(
+                f"{path}: line {line} is not valid UTF-8; convert the file, for example with iconv"
+            ) from None
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        lines = text.split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        for line_text in lines:
+            yield line_text[:-1] if line_text.endswith("\r") else line_text
+        number += len(lines)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Yield the decompressed bytes of a file, cut after line ends only."""
+    rest: list[bytes] = []
+    for chunk in _decompressed(path):
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, chunk[:end]])
+            rest = []
+        if end < len(chunk):
+            rest.append(chunk[end:])
+    if rest:
+        yield b"".join(rest)
+
+
+def _decompressed(path: Path) -> Iterator[bytes]:
+    from zstandard import ZstdError
+
+    try:
+        if path.suffix == ".zst":
+            yield from _decompressed_zst(path)
+            return
+        openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open}
+        with openers.get(path.suffix, _open)(path) as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except EOFError:
+        raise MTError(f"{path} is cut short; fetch it again") from None
+    except (gzip.BadGzipFile, lzma.LZMAError, ZstdError) as error:
+        raise MTError(f"{path} is damaged ({error}); fetch it again") from None
+    except OSError as error:
+        raise MTError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _open(path: Path) -> IO[bytes]:
+    return path.open("rb")
+
+
+def _decompressed_zst(path: Path) -> Iterator[bytes]:
+    # The library's stream reader takes a frame that is cut short for the end of the file.
+    from zstandard import ZstdDecompressor
+
+    decompressor = None
+    with path.open("rb") as stream:
+        while data := stream.read(_CHUNK):
+            while data:
+                decompressor = decompressor or ZstdDecompressor().decompressobj()
+                yield decompressor.decompress(data)
+                data = decompressor.unused_data if decompressor.eof else b""
+                decompressor = None if decompressor.eof else decompressor
+    if decompressor is not None:
+        raise EOFError
+
+
+def _uneven(source: Path, source_lines: int, target: Path, target_lines: int) -> MTError:
+    return MTError(
+        f"{source} has {source_lines:,} lines but {target} has {target_lines:,}; "
+        "line N of one must translate line N of the other"
+    )
+
+
+def _read_tsv(path: Path, columns: Columns) -> Iterator[Pair]:
+    rows = ((number, line.split("\t")) for number, line in enumerate(read_lines(path), 1))
+    return _rows(path, columns, rows)
+
+
+def _read_csv(path: Path, columns: Columns) -> Iterator[Pair]:
+    lines = (line.replace("\r", _LONE_CR) + "\n" for line in read_lines(path))
+    reader = csv.reader(lines, strict=True)
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        try:
+            for row in reader:
+                yield reader.line_num, [cell.replace(_LONE_CR, "\r") for cell in row]
+        except csv.Error as error:
+            raise MTError(
+                f"{path}: line {reader.line_num}: {error}; is a quote left open?"
+            ) from None
+
+    return _rows(path, columns, rows())
+
+
+def _rows(path: Path, columns: Columns, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Pair]:
+    """Pick two columns by the header, or the first two where no header names a side."""
+    _, first = next(rows, (0, []))
+    if not first:
+        return
+    found = _find(columns, first)
+    named = columns.source is not None or columns.target is not None
+    if named or any(name is not None for name in found):
+        source, target = (first.index(name) for name in _required(path, columns, first))
+    else:
+        source, target = 0, 1
+        rows = _prepend((1, first), rows)
+    width = max(source, target) + 1
+    for number, row in rows:
+        if len(row) < width:
+            if not any(row):  # a blank line, as at the end of many files
+                continue
+            raise MTError(f"{path}: line {number} has {len(row)} column(s), not {width} or more")
+        yield row[source], row[target]
+
+
+def _prepend(row: tuple[int, list[str]], rows: Iterator[Any]) -> Iterator[Any]:
+    yield row
+    yield from rows
+
+
+def _read_jsonl(path: Path, columns: Columns) -> Iterator[Pair]:
+    for number, line in enumerate(read_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise MTError(f"{path}: line {number} is not JSON ({error})") from None
+        if "\\ud" in line.lower() and _SURROGATE.search(str(record)):
+            raise MTError(
+                f"{path}: line {number} spells half of a surrogate pair, which is no text"
+            )
+        if not isinstance(record, dict):
+            raise MTError(f"{path}: line {number} is not a JSON object")
+        yield pick_pair(f"{path}: line {number}", columns, record)
+
+
+def _read_parquet(path: Path, columns: Columns) -> Iterator[Pair]:
+    if path.suffix not in COMPRESSIONS:
+        yield from _read_plain_parquet(path, path, columns)
+        return
+    # Parquet is read from its end: an archive of it has to be unpacked first.
+    with tempfile.TemporaryDirectory(prefix="mt-") as folder:
+        plain = Path(folder, "table.parquet")
+        with plain.open("wb") as stream:
+            for chunk in _decompressed(path):
+                stream.write(chunk)
+        yield from _read_plain_parquet(path, plain, columns)
+
+
+def _read_plain_parquet(name: Path, path: Path, columns: Columns) -> Iterator[Pair]:
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        with pyarrow.parquet.ParquetFile(path) as table:
+            wanted = column_names(str(name), columns, table.schema_arrow.names)
+            for batch in table.iter_batches(batch_size=10_000, columns=wanted):
+                for record in batch.to_pylist():
+                    yield pick_pair(str(name), columns, record)
+    except (pyarrow.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise MTError(f"{name} is damaged or cut short ({reason}); fetch it again") from None
+
+
+def column_names(place: str, columns: Columns, names: Sequence[str]) -> list[str]:
+    """Name the columns to read: the two sides', or `translation`, which holds both."""
+    if _translation(columns, names):
+        return ["translation"]
+    return list(dict.fromkeys(_required(place, columns, names)))
+
+
+def pick_pair(place: str, columns: Columns, record: dict[str, Any]) -> Pair:
+    """Take the two sides out of a record; a null is an empty side."""
+    if _translation(columns, record) and isinstance(record["translation"], dict):
+        place, record = f"{place}: translation", record["translation"]
+    source, target = (record[name] for name in _required(place, columns, record))
+    for text in (source, target):
+        if text is not None and not isinstance(text, str):
+            raise MTError(f"{place}: expected text, found {type(text).__name__}")
+    return source or "", target or ""
+
+
+def _translation(columns: Columns, names: Iterable[str]) -> bool:
+    return "translation" in names and None in _find(columns, names)
+
+
+def _find(columns: Columns, names: Iterable[str]) -> tuple[str | None, str | None]:
+    """Find the columns of the two sides: as named, by language code, or `source`, `target`."""
+
+    def first(*candidates: str | None) -> str | None:
+        return next((name for name in candidates if name is not None and name in names), None)
+
+    return (
+        first(columns.source) if columns.source else first(columns.source_language, "source"),
+        first(columns.target) if columns.target else first(columns.target_language, "target"),
+    )
+
+
+def _required(place: str | Path, columns: Columns, names: Iterable[str]) -> Pair:
+    source, target = _find(columns, names)
+    if source is not None and target is not None:
+        return source, target
+    if source is None:
+        missing, option = columns.source or columns.source_language, "source_column"
+    else:
+        missing, option = columns.target or columns.target_language, "target_column"
+    there = ", ".join(repr(name) for name in names)
+    raise MTError(f"{place} has no column {missing!r} but {there}; name it with {option}")

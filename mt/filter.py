@@ -1,0 +1,123 @@
+"""Text streams through an engine: what `mt translate` and `mt score` do."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from itertools import chain, islice, repeat
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+
+from mt.errors import MTError
+from mt.lines import check_same_count, read_lines, stream_lines
+from mt.options import Decoding, ScoreOptions, TranslateOptions
+from mt.parallel import CHUNK, Engine, Job
+from mt.translator import Translation, Translator
+
+
+def make_engine(bundle: Path, decoding: Decoding, n_best: int) -> Engine:
+    """Load a bundle as the command line wants it."""
+    search = {**decoding.search(), "n_best": n_best}
+    return Engine(
+        bundle, decoding.device, decoding.devices, decoding.threads, search, decoding.batch_tokens
+    )
+
+
+def translate_stream(bundle: Path, options: TranslateOptions, decoding: Decoding) -> None:
+    """Translate the input's lines to the output, line by line at a terminal.
+
+    Raises:
+        MTError: A file cannot be read or written; an output file is whole or as it was before.
+    """
+    engine = make_engine(bundle, decoding, options.n_best)
+    prefixes = None if options.prefixes is None else read_lines(options.prefixes)
+    with _open_input(options.input) as source, _open_output(options.output) as target:
+        chunk = 1 if source.isatty() else CHUNK
+        lines = stream_lines(source, str(options.input or "standard input"))
+        sources: list[list[str]] = []
+
+        def jobs() -> Iterator[Job]:
+            first, starts = 1, chain(prefixes or (), repeat(""))
+            while texts := list(islice(lines, chunk)):
+                sources.append(texts)
+                begin = None if prefixes is None else list(islice(starts, len(texts)))
+                yield Job(texts, begin, first)
+                first += len(texts)
+
+        for translations in engine.translate(jobs()):
+            for text, found in zip(sources.pop(0), translations, strict=True):
+                target.write(_format(text, found, options.format).encode())
+            target.flush()
+
+
+def _format(source: str, translations: list[Translation], form: str) -> str:
+    if form == "text":
+        return translations[0].text + "\n"
+    rows = [
+        {
+            "text": t.text,
+            "score": round(t.score, 4),
+            "log_probability": round(t.log_probability, 4),
+            "tokens": t.tokens,
+        }
+        for t in translations
+    ]
+    return json.dumps({"source": source, "translations": rows}, ensure_ascii=False) + "\n"
+
+
+@contextmanager
+def _open_input(path: Path | None) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdin.buffer
+        return
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(path, "rb"))
+        except OSError as error:
+            raise MTError(f"{path}: cannot read ({error.strerror})") from error
+        yield file
+
+
+@contextmanager
+def _open_output(path: Path | None) -> Iterator[BinaryIO]:
+    if path is None:
+        yield sys.stdout.buffer
+        return
+    temporary = ""
+    try:
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        with os.fdopen(handle, "wb") as file:
+            yield file
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise MTError(f"{path}: cannot write ({error.strerror})") from error
+    finally:
+        if temporary and os.path.exists(temporary):
+            os.unlink(temporary)
+
+
+def score_files(bundle: Path, options: ScoreOptions) -> None:
+    """Print the log-probability and tokens of each pair of lines.
+
+    Raises:
+        MTError: A file cannot be read, or the two differ in their number of lines.
+    """
+    sources, targets = read_lines(options.source), read_lines(options.target)
+    check_same_count([(options.source, len(sources)), (options.target, len(targets))])
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    translator = Translator.load(bundle, options.device)
+    for start in range(0, len(sources), CHUNK):
+        chunk = slice(start, start + CHUNK)
+        for log_probability, tokens in translator.score(
+            sources[chunk], targets[chunk], options.batch_tokens
+        ):
+            print(f"{log_probability:.4f}\t{tokens}")

@@ -1,0 +1,376 @@
+"""Command lines and recipes to typed options, by jsonargparse."""
+
+from __future__ import annotations
+
+import argparse
+import warnings
+from collections.abc import Sequence
+from dataclasses import MISSING, dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_type_hints
+
+import yaml
+from docstring_parser import parse_from_object
+from jsonargparse import ArgumentParser
+
+from mt.errors import MTError
+from mt.recipe import Recipe, TokenizerSpec
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How `mt translate` and `mt evaluate` search. What is not given is as the bundle's recipe has
+    it."""
+
+    beam_size: int | None = None
+    """Hypotheses kept for each sentence; 1 is greedy search (default: the recipe's, usually 5)."""
+    length_penalty: float | None = None
+    """Exponent of the length normalisation; 0 compares plain log-probabilities (default: the
+    recipe's, usually 1.0)."""
+    normalization: Literal["average", "gnmt"] | None = None
+    """Divide a log-probability by `length ** length_penalty` (average) or by
+    `((5 + length) / 6) ** length_penalty` (gnmt) (default: the recipe's, usually average)."""
+    coverage_penalty: float | None = None
+    """Weight of the coverage penalty (default: the recipe's, usually 0, off)."""
+    no_repeat_ngram: int | None = None
+    """Never repeat an n-gram of this many tokens (default: the recipe's, usually 0, off)."""
+    min_length: int | None = None
+    """Shortest translation, in target tokens (default: the recipe's, usually 0)."""
+    min_length_ratio: float | None = None
+    """Shortest translation, in target tokens for each source token (default: the recipe's,
+    usually 0)."""
+    max_length: int | None = None
+    """Longest translation, in target tokens, never above 512; 0 is 2 x source + 10 (default: the
+    recipe's, usually 0)."""
+    max_length_ratio: float | None = None
+    """Longest translation, in target tokens for each source token; 0 is no such limit (default:
+    the recipe's, usually 0)."""
+    batch_tokens: int = 1024
+    """Padded source tokens of a batch, before the beam; a longer sentence is a batch of its own."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    devices: int = 1
+    """Processes: one for each of so many GPUs, or so many on the CPU."""
+    threads: int = 0
+    """CPU threads of each process; 0 shares the cores out."""
+
+    def search(self) -> dict[str, object]:
+        """The search options by name, None where the bundle decides."""
+        ours = {"batch_tokens", "device", "devices", "threads"}
+        return {name: value for name, value in vars(self).items() if name not in ours}
+
+
+@dataclass(frozen=True)
+class TranslateOptions:
+    """The options of `mt translate` besides the search."""
+
+    input: Path | None = None
+    """File of source lines (default: standard input)."""
+    output: Path | None = None
+    """File of translations (default: standard output)."""
+    n_best: int = 1
+    """Translations of each line, best first; above 1 it needs `--format jsonl`."""
+    format: Literal["text", "jsonl"] = "text"
+    """`text`: a line each; `jsonl`: objects with source, and text, score, log_probability and
+    tokens (end of sentence included) of each translation."""
+    prefixes: Path | None = None
+    """File whose line N is how the translation of line N must begin."""
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """The options of `mt evaluate` besides the search."""
+
+    source: Path
+    """File of source lines."""
+    reference: list[Path]
+    """Files of reference translations, one or more."""
+    metric: list[Literal["bleu", "chrf", "ter", "bleu-lc-tok"]] = field(
+        default_factory=lambda: ["bleu", "chrf"]
+    )
+    """Scores to compute: bleu (cased, 13a), chrf (chrF2), ter, bleu-lc-tok (lower-cased,
+    normalised and Moses-tokenised, as in the Multi30k papers)."""
+    output: Path | None = None
+    """Folder of hypotheses.txt, scores.json and report.html (default:
+    runs/evaluate/SOURCE_FILE_NAME)."""
+    json: bool = False
+    """Print the content of scores.json instead of a table."""
+
+
+@dataclass(frozen=True)
+class ScoreOptions:
+    """The options of `mt score`."""
+
+    source: Path
+    """File of source lines."""
+    target: Path
+    """File of their translations."""
+    batch_tokens: int = 1024
+    """Padded tokens of a batch."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
+class TokenizerOptions:
+    """The options of `mt tokenizer`."""
+
+    input: list[Path] = field(default_factory=list)
+    """Text files to train on, one sentence a line (default: the `input` list of SPEC)."""
+    output: Path | None = None
+    """The model file (default: SPEC with the ending .model)."""
+
+
+_T = TypeVar("_T")
+
+
+class _Parser(ArgumentParser):
+    """Raises MTError with one line, where argparse would print a page."""
+
+    def error(self, message: str, ex: Exception | None = None) -> Any:
+        raise MTError(f"{_one_line(message)}; see `{self.prog} --help`")
+
+
+def _one_line(message: str) -> str:
+    """Say what jsonargparse says over several lines in one, without Python's type names."""
+    lines = [line.strip() for line in message.strip().split("\n") if line.strip()]
+    text = " ".join(lines[:2]) if lines and lines[0].startswith("Parser key") else lines[0]
+    if "Does not validate against any" in text:
+        given = next((line for line in lines if line.startswith("Given value:")), "")
+        kinds = next((line for line in lines if line.startswith("Subtypes:")), "")
+        kinds = kinds.removeprefix("Subtypes: ")
+        text = f"{lines[0]} expected one of {kinds}, got {given.removeprefix('Given value: ')}"
+    for name in ("int", "float", "str", "bool", "NoneType"):
+        text = text.replace(f"<class '{name}'>", "null" if name == "NoneType" else name)
+    return text.replace("typing.Literal", "one of ").replace('Parser key "', "").replace('":', ":")
+
+
+def parse_command(
+    command: str,
+    description: str,
+    positionals: dict[str, str],
+    kinds: Sequence[type],
+    arguments: Sequence[str],
+) -> tuple[list[str], list[Any]]:
+    """Parse a filter command: positional paths, then options from dataclasses.
+
+    Options are spelt with dashes; underscores are accepted.
+
+    Args:
+        command: Such as `mt translate`.
+        description: Of the command, for its help.
+        positionals: Name and help of each positional argument.
+        kinds: Dataclasses whose fields become options, their attribute docstrings the help.
+        arguments: The command line.
+
+    Returns:
+        The positional arguments, and an instance of each dataclass.
+
+    Raises:
+        MTError: A wrong option or type.
+    """
+    parser = _Parser(
+        prog=command,
+        description=description,
+        formatter_class=argparse.HelpFormatter,
+        default_meta=False,
+    )
+    for name, text in positionals.items():
+        parser.add_argument(name, type=str, help=text)
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        helps = {p.arg_name: p.description for p in parse_from_object(kind).params}
+        for option in fields(kind):
+            default = option.default
+            if option.default_factory is not MISSING:
+                default = option.default_factory()
+            required = default is MISSING
+            settings: dict[str, Any] = {"help": " ".join((helps[option.name] or "").split())}
+            hint, several = hints[option.name], False
+            if getattr(hint, "__origin__", None) is list:
+                (hint,) = hint.__args__
+                several = True
+            if hint is bool:
+                settings["action"] = "store_true"
+            else:
+                settings["type"] = str if "Path" in str(hint) else hint
+            if several:
+                settings["nargs"] = "+"
+            if required:
+                settings["required"] = True
+            elif hint is not bool:
+                settings["default"] = default
+            if not required and default not in (None, []) and hint is not bool:
+                shown = " ".join(default) if isinstance(default, list) else default
+                settings["help"] += f" (default: {shown})"
+            parser.add_argument(f"--{option.name.replace('_', '-')}", **settings)
+    parsed = parser.parse_args([_dashes(argument) for argument in arguments])
+    instances = []
+    for kind in kinds:
+        hints = get_type_hints(kind)
+        values = {}
+        for option in fields(kind):
+            value = parsed[option.name]
+            if "Path" in str(hints[option.name]) and value is not None:
+                value = [Path(v) for v in value] if isinstance(value, list) else Path(value)
+            values[option.name] = value
+        instances.append(kind(**values))
+    return [parsed[name.replace("-", "_")] for name in positionals], instances
+
+
+def _dashes(argument: str) -> str:
+    if not argument.startswith("--"):
+        return argument
+    name, equals, value = argument.partition("=")
+    return name.replace("_", "-") + equals + value
+
+
+def _recipe_parser() -> ArgumentParser:
+    from lightning import Trainer  # costs seconds, which only `mt train` may take
+
+    parser = _Parser(
+        prog="mt train RECIPE",
+        description="Train a translator: corpus, tokenizer, training, evaluation, report.",
+        default_meta=False,
+    )
+    parser.add_argument(
+        "--output", type=str, default=None, help="run folder (default: runs/RECIPE_FILE_STEM)"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="go on from the newest checkpoint in the run folder"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace the run in the run folder"
+    )
+    parser.add_argument(
+        "--print_config", action="store_true", help="print the resolved recipe and do nothing"
+    )
+    parser.add_class_arguments(Recipe, None, skip={"trainer"})
+    # Left out is what a run of this project decides itself.
+    ours = {
+        "logger", "callbacks", "plugins", "model_registry", "profiler", "enable_checkpointing",
+        "enable_progress_bar", "enable_model_summary", "use_distributed_sampler",
+        "num_sanity_val_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches",
+        "limit_predict_batches", "fast_dev_run", "overfit_batches", "min_epochs", "min_steps",
+        "inference_mode", "reload_dataloaders_every_n_epochs", "default_root_dir", "barebones",
+    }  # fmt: skip
+    parser.add_class_arguments(Trainer, "trainer", skip=ours, instantiate=False)
+    return parser
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """What `mt train` was asked to do."""
+
+    recipe: Recipe
+    output: Path
+    resume: bool
+    overwrite: bool
+    print_config: bool
+
+
+def parse_train(arguments: Sequence[str]) -> TrainOptions:
+    """Read a recipe file and the options that override it.
+
+    Paths in the recipe are relative to the project (see `project_root`), those on the command line
+    to the current directory.
+
+    Raises:
+        MTError: The recipe is missing, or it or an option is wrong.
+    """
+    parser = _recipe_parser()
+    if not arguments or arguments[0].startswith("-"):
+        if "--help" in arguments or "-h" in arguments:
+            parser.parse_args(["--help"])
+        raise MTError("name a recipe first: `mt train recipes/quickstart.yaml`")
+    path, overrides = Path(arguments[0]), list(arguments[1:])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            base = parser.parse_object(_read_recipe(path))
+        except argparse.ArgumentError as error:
+            raise MTError(f"{path}: {_one_line(str(error))}") from error
+        except MTError as error:
+            raise MTError(
+                f"{path}: {str(error).removesuffix('; see `mt train RECIPE --help`')}"
+            ) from error
+        parser.set_defaults(base.as_dict())
+        parsed = parser.parse_args(overrides)
+        made = parser.instantiate(parsed)
+    trainer = {name: value for name, value in parsed.trainer.as_dict().items() if value is not None}
+    recipe = Recipe(
+        **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
+    )
+    given = {a.partition("=")[0].removeprefix("--") for a in overrides if a.startswith("--")}
+    recipe = replace(recipe, auto=[name for name in recipe.auto if name not in given])
+    return TrainOptions(
+        recipe,
+        Path(parsed.output or f"runs/{path.stem}"),
+        parsed.resume,
+        parsed.overwrite,
+        parsed.print_config,
+    )
+
+
+def project_root(path: Path) -> Path:
+    """The folder that a recipe's paths start from: the one that holds `recipes/`, else its own."""
+    folder = path.resolve().parent
+    return next((p.parent for p in (folder, *folder.parents) if p.name == "recipes"), folder)
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    content = _read_yaml(path)
+    root = project_root(path)
+    tokenizer = content.get("tokenizer")
+    if isinstance(tokenizer, str):
+        content["tokenizer"] = _spec_fields(root / tokenizer)
+    corpus = content.get("corpus")
+    if isinstance(corpus, dict):
+        sources = corpus.get("sources") if isinstance(corpus.get("sources"), list) else []
+        for place in [corpus, *(s for s in sources or [] if isinstance(s, dict))]:
+            if isinstance(place.get("files"), str):
+                place["files"] = str(root / Path(place["files"]).expanduser())
+    return content
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise MTError(f"{path}: cannot read ({error.strerror})") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MTError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise MTError(f"{path}: not a YAML mapping of sections such as `corpus:`")
+    return content
+
+
+def _spec_fields(path: Path) -> dict[str, Any]:
+    content = _read_yaml(path)
+    content.pop("input", None)  # of `mt tokenizer` alone: a run trains on its own corpus
+    return content
+
+
+def read_spec(path: Path) -> tuple[TokenizerSpec, list[Path]]:
+    """Read a tokenizer's YAML and the paths of its `input` list, relative to the project.
+
+    Raises:
+        MTError: The file is missing or wrong.
+    """
+    content = _read_yaml(path)
+    inputs = content.pop("input", [])
+    if not isinstance(inputs, list) or not all(isinstance(item, str) for item in inputs):
+        raise MTError(f"{path}: `input` must be a list of files")
+    folder = path.resolve().parent
+    root = folder.parent if folder.name == "tokenizers" else folder
+    parser = _Parser(prog="mt tokenizer", default_meta=False)
+    parser.add_class_arguments(TokenizerSpec, None)
+    try:
+        spec = parser.instantiate(parser.parse_object(content))
+    except (argparse.ArgumentError, MTError) as error:
+        raise MTError(f"{path}: {_one_line(str(error))}") from error
+    return TokenizerSpec(**{f.name: spec[f.name] for f in fields(TokenizerSpec)}), [
+        root / item for item in inputs
+    ]

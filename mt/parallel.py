@@ -1,0 +1,109 @@
+"""One translator on several devices: chunks of lines go out, translations come back in order."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mt.errors import MTError
+from mt.search.options import SearchOptions
+from mt.translator import Translation, Translator, resolve_device
+
+CHUNK = 1000
+"""Lines that are sorted by length and batched together, on one device or many: the same batches,
+so the same output to the byte."""
+
+
+class Job(NamedTuple):
+    """Lines to translate together."""
+
+    texts: list[str]
+    prefixes: list[str] | None
+    first_line: int
+
+
+class Engine:
+    """Translates jobs on one device or several.
+
+    Args:
+        bundle: Folder of the bundle.
+        device: See `Translator`; with several, `cpu` or GPUs from the first on.
+        devices: Processes, one a GPU, or so many on the CPU.
+        threads: CPU threads of each process; 0 shares the cores out.
+        options: Options that replace the bundle's own, by name.
+        batch_tokens: Padded source tokens of a batch.
+    """
+
+    def __init__(
+        self,
+        bundle: Path,
+        device: str,
+        devices: int,
+        threads: int,
+        options: dict[str, object],
+        batch_tokens: int,
+    ):
+        if devices < 1 or threads < 0 or batch_tokens < 1:
+            raise MTError("--devices and --batch-tokens must be at least 1, --threads at least 0")
+        self.devices = devices
+        kind = resolve_device(device)
+        if kind.type == "cuda" and devices > torch.cuda.device_count():
+            raise MTError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
+        self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
+        self._arguments = bundle, self.threads, options, batch_tokens
+        self._device = str(kind)
+        # Loaded here as well, so that a mistake is one line and not one of each process.
+        _load(self._device, *self._arguments)
+
+    def translate(self, jobs: Iterable[Job]) -> Iterator[list[list[Translation]]]:
+        """Translate jobs, in order, as they come."""
+        if self.devices == 1:
+            yield from map(_work, jobs)
+            return
+        context = multiprocessing.get_context("spawn")
+        names = context.SimpleQueue()
+        for number in range(self.devices):
+            names.put(f"cuda:{number}" if self._device.startswith("cuda") else self._device)
+        with context.Pool(self.devices, _start, (names, *self._arguments)) as pool:
+            # No more in flight than keeps every process busy: the input may be endless.
+            jobs = iter(jobs)
+            waiting = [pool.apply_async(_work, (job,)) for job in islice(jobs, 2 * self.devices)]
+            while waiting:
+                yield waiting.pop(0).get()
+                waiting += [pool.apply_async(_work, (job,)) for job in islice(jobs, 1)]
+
+
+class _State(NamedTuple):
+    translator: Translator
+    options: SearchOptions
+    batch_tokens: int
+
+
+_state: _State
+
+
+def _start(names, *arguments) -> None:  # type: ignore[no-untyped-def]
+    _load(names.get(), *arguments)
+
+
+def _load(
+    device: str, bundle: Path, threads: int, options: dict[str, object], batch_tokens: int
+) -> None:
+    global _state
+    torch.set_num_threads(threads)
+    translator = Translator.load(bundle, device)
+    chosen = {name: value for name, value in options.items() if value is not None}
+    search = SearchOptions(**{**vars(translator.options), **chosen})
+    _state = _State(translator, search, batch_tokens)
+
+
+def _work(job: Job) -> list[list[Translation]]:
+    return _state.translator.n_best(
+        job.texts, _state.options, _state.batch_tokens, job.prefixes, job.first_line
+    )

@@ -1,0 +1,123 @@
+"""Random segmentations of training text, each a function of its seed alone.
+
+SentencePiece samples segmentations too, but from a generator that starts anew in every process,
+whatever its seed: a resumed run could not repeat what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+import re
+from collections.abc import Callable, Sequence
+
+from mt.recipe import TokenizerSpec
+from mt.tokenizer import UNK, Tokenizer
+
+_SPACE = "▁"
+
+
+class SubwordSampler:
+    """Samples segmentations of a SentencePiece model, word by word.
+
+    - `bpe`: BPE-dropout (Provilkov et al., arXiv:1910.13267): before each merge, every pair that
+      could be merged is passed over with probability `strength`; the best of the others is merged.
+    - `unigram`: segmentations drawn in proportion to P(segmentation) ** `strength` (Kudo,
+      arXiv:1804.10959), exactly, by forward filtering and backward sampling.
+
+    Args:
+        tokenizer: The model.
+        spec: How it was trained.
+        strength: See above; 0 gives BPE's best segmentation and unigram's uniform distribution.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, spec: TokenizerSpec, strength: float):
+        processor = tokenizer.processor
+        self._normalize = processor.normalize
+        self._strength = strength
+        self._ids: dict[str, int] = {}
+        self._scores: dict[str, float] = {}
+        self._bytes: dict[int, int] = {}
+        symbols = {symbol.replace(" ", _SPACE) for symbol in spec.user_symbols}
+        for number in range(len(tokenizer)):
+            piece = processor.id_to_piece(number)
+            if processor.is_byte(number):
+                self._bytes[int(piece[1:-1], 16)] = number
+            elif not (processor.is_control(number) or processor.is_unknown(number)):
+                self._ids[piece] = number
+                if piece not in symbols:
+                    self._scores[piece] = processor.get_score(number)
+        self._unknown = min(self._scores.values(), default=0.0) - 10  # SentencePiece's penalty
+        self._longest = max(map(len, self._scores), default=1)
+        # The longest symbol wins, as in SentencePiece.
+        alternatives = "|".join(map(re.escape, sorted(symbols, key=len, reverse=True)))
+        self._symbols = re.compile(f"({alternatives})") if symbols else None
+        self._words = re.compile(f"{_SPACE}*[^{_SPACE}]*")
+        self._split: Callable[[str, random.Random], list[str]] = (
+            self._merge if spec.kind == "bpe" else self._draw
+        )
+
+    def sample(self, texts: Sequence[str], seed: int) -> list[list[int]]:
+        """Segment each text; no special tokens are added."""
+        generator = random.Random(seed)
+        return [self._sentence(text, generator) for text in texts]
+
+    def _sentence(self, text: str, generator: random.Random) -> list[int]:
+        ids: list[int] = []
+        parts = [self._normalize(text)]
+        if self._symbols is not None:
+            parts = self._symbols.split(parts[0])
+        for place, part in enumerate(parts):
+            if place % 2:  # a user symbol, always one token
+                ids.append(self._ids[part])
+                continue
+            for word in self._words.findall(part):
+                for piece in self._split(word, generator) if word else ():
+                    number = self._ids.get(piece)
+                    if number is not None:
+                        ids.append(number)
+                    elif self._bytes:
+                        ids.extend(self._bytes[byte] for byte in piece.encode())
+                    elif not ids or ids[-1] != UNK:  # a run of unknown characters is one token
+                        ids.append(UNK)
+        return ids
+
+    def _merge(self, word: str, generator: random.Random) -> list[str]:
+        scores, drop, draw = self._scores, self._strength, generator.random
+        pieces = list(word)
+        while len(pieces) > 1:
+            best, place = -math.inf, -1
+            for left in range(len(pieces) - 1):
+                score = scores.get(pieces[left] + pieces[left + 1])
+                # Only a pair that would win needs a draw: what happens to others has no effect.
+                if score is not None and score > best and draw() >= drop:
+                    best, place = score, left
+            if place < 0:
+                break
+            pieces[place : place + 2] = [pieces[place] + pieces[place + 1]]
+        return pieces
+
+    def _draw(self, word: str, generator: random.Random) -> list[str]:
+        length, longest = len(word), self._longest
+        # totals[i]: log of the summed weight of all segmentations of word[:i]
+        totals = [0.0]
+        arcs: list[list[tuple[int, float]]] = [[]]
+        for end in range(1, length + 1):
+            ways = []
+            for start in range(max(0, end - longest), end):
+                score = self._scores.get(word[start:end])
+                if score is None and end - start == 1:
+                    score = self._unknown
+                if score is not None:
+                    ways.append((start, totals[start] + self._strength * score))
+            highest = max(weight for _, weight in ways)
+            totals.append(highest + math.log(sum(math.exp(weight - highest) for _, weight in ways)))
+            arcs.append(ways)
+        pieces, end = [], length
+        while end > 0:
+            ways = arcs[end]
+            weights = [math.exp(weight - totals[end]) for _, weight in ways]
+            (start,) = generator.choices([start for start, _ in ways], weights)
+            pieces.append(word[start:end])
+            end = start
+        return pieces[::-1]

@@ -1,0 +1,90 @@
+"""Checkpoints to resume from: whole or absent, the last two kept."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+
+from mt.training.module import ends_update
+
+_log = logging.getLogger("mt")
+_NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+class Checkpoints(L.Callback):
+    """Saves the state of training at intervals of time, and whenever asked.
+
+    Args:
+        folder: Where checkpoints lie, as `step-N.ckpt`.
+        minutes: Between two of them.
+        keep: How many are kept, so that a damaged one has a predecessor.
+    """
+
+    def __init__(self, folder: Path, minutes: float, keep: int = 2):
+        self.folder, self.minutes, self.keep = folder, minutes, keep
+        self.due = False
+        """Save after this update, whatever the time."""
+        self._saved = time.monotonic()
+        self._step = -1
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Save where an update ends and a checkpoint is due."""
+        if not ends_update(trainer, batch_idx):
+            return
+        late = time.monotonic() - self._saved > 60 * self.minutes
+        if trainer.world_size > 1:  # clocks differ, and every process must take part
+            late = trainer.strategy.broadcast(late)
+        if self.due or late:
+            self.save(trainer)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Save the end, for a run that is resumed with a larger budget."""
+        if trainer.global_step != self._step:
+            self.save(trainer)
+
+    def save(self, trainer: L.Trainer) -> None:
+        """Write a checkpoint; a reader sees it whole or not at all."""
+        path = self.folder / f"step-{trainer.global_step}.ckpt"
+        temporary = path.with_suffix(".part")
+        trainer.save_checkpoint(temporary)
+        if trainer.is_global_zero:
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+            for old in find_checkpoints(self.folder)[self.keep :]:
+                old.unlink()
+        self._saved, self._step, self.due = time.monotonic(), trainer.global_step, False
+
+
+def find_checkpoints(folder: Path) -> list[Path]:
+    """List a folder's checkpoints, the newest first."""
+    found = [
+        (int(match[1]), path) for path in folder.glob("*") if (match := _NAME.fullmatch(path.name))
+    ]
+    return [path for _, path in sorted(found, reverse=True)]
+
+
+def newest_whole_checkpoint(folder: Path) -> Path | None:
+    """Find the newest checkpoint that can be read to its end; warn of any that cannot."""
+    for path in find_checkpoints(folder):
+        try:
+            torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # a damaged archive fails in many ways
+            _log.warning("%s: damaged (%s); trying the one before", path, type(error).__name__)
+        else:
+            return path
+    return None

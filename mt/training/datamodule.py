@@ -1,0 +1,176 @@
+"""Training batches, planned and laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple, Protocol
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+
+from mt.batches import Batch, Ints, Sentences, collate, plan_updates, share
+from mt.recipe import Batching, TokenizerSpec
+from mt.subwords import SubwordSampler
+from mt.tokenizer import PAD, Tokenizer, Tokenizers
+
+
+class Texts(Protocol):
+    """Raw sentences by number, such as a column of an Arrow table."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, numbers: list[int]) -> Sequence[str]: ...
+
+
+class TrainingBatch(NamedTuple):
+    """One device's share of an update."""
+
+    batch: Batch
+    update_tokens: int
+    """Target tokens (end of sentence included) of the whole update, over all devices and
+    accumulated batches, by the best segmentation: the one normaliser of the loss."""
+
+
+class Share(NamedTuple):
+    """Which part of every update a process computes."""
+
+    devices: int
+    """Processes that train together."""
+    rank: int
+    """Which of them this is."""
+    accumulate: int
+    """Batches that each of them computes for an update."""
+
+
+class ParallelText:
+    """The training text: raw and tokenized in the best way.
+
+    Args:
+        sources: Raw source sentences.
+        targets: Raw target sentences, line by line their translations.
+        tokenizers: Their tokenizers.
+        spec: How the tokenizers were trained.
+        batching: Pairs with a side over its `max_length` tokens are left out.
+    """
+
+    def __init__(
+        self,
+        sources: Texts,
+        targets: Texts,
+        tokenizers: Tokenizers,
+        spec: TokenizerSpec,
+        batching: Batching,
+    ):
+        self.texts = sources, targets
+        strength = batching.subword_sampling
+        self.samplers = [SubwordSampler(tokenizer, spec, strength) for tokenizer in tokenizers]
+        self.batching = batching
+        self.sources = Sentences(_encode(sources, tokenizers.source), len(tokenizers.source))
+        self.targets = Sentences(_encode(targets, tokenizers.target), len(tokenizers.target))
+        longest = np.maximum(self.sources.lengths, self.targets.lengths)
+        self.kept = np.flatnonzero(longest <= batching.max_length)
+        """Numbers of the pairs that are trained on."""
+        self._updates: dict[int, int] = {}
+
+    def plan(self, tokens: int, seed: int, epoch: int) -> list[Ints]:
+        """Plan the updates of an epoch, each with a budget of `tokens`; see `plan_updates`."""
+        lengths = self.sources.lengths[self.kept] + 1, self.targets.lengths[self.kept] + 1
+        return [self.kept[update] for update in plan_updates(*lengths, tokens, seed, epoch)]
+
+    def updates(self, tokens: int) -> int:
+        """Count the updates of an epoch; it is the same for every seed and epoch."""
+        if tokens not in self._updates:
+            self._updates[tokens] = len(self.plan(tokens, 0, 0))
+        return self._updates[tokens]
+
+    def batch(self, update: Ints, parts: int, part: int, seed: tuple[int, ...]) -> TrainingBatch:
+        """Lay out one part of an update.
+
+        Args:
+            update: Sentence numbers.
+            parts: Devices times accumulated batches.
+            part: Which of them.
+            seed: Of the subword sampling.
+        """
+        tokens = int(self.targets.lengths[update].sum()) + len(update)
+        rows = share(update, parts, part)
+        # Every device must run every batch; a part without rows computes one row without a loss.
+        filler = len(rows) == 0
+        if filler:
+            rows = update[:1]
+        if self.batching.subword_sampling > 0:
+            numbers = rows.tolist()
+            state = np.random.SeedSequence(seed).generate_state(2)
+            sources, targets = (
+                sampler.sample(text[numbers], int(word))
+                for sampler, text, word in zip(self.samplers, self.texts, state, strict=True)
+            )
+            batch = collate(sources, targets, rows)
+        else:
+            batch = collate(
+                [self.sources[number] for number in rows],
+                [self.targets[number] for number in rows],
+                rows,
+            )
+        if filler:
+            batch = batch._replace(target_out=torch.full_like(batch.target_out, PAD))
+        return TrainingBatch(batch, tokens)
+
+
+def _encode(texts: Texts, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    for start in range(0, len(texts), 10_000):
+        numbers = list(range(start, min(start + 10_000, len(texts))))
+        yield from tokenizer.encode(texts[numbers])
+
+
+class BatchStream(IterableDataset[TrainingBatch]):
+    """All batches of a run on one device, epoch after epoch, from any update on."""
+
+    def __init__(self, text: ParallelText, seed: int, share: Share, start: int, stop: int):
+        self.text, self.seed, self.share = text, seed, share
+        self.start, self.stop = start, stop
+
+    def __iter__(self) -> Iterator[TrainingBatch]:
+        worker = get_worker_info()
+        workers, mine = (worker.num_workers, worker.id) if worker else (1, 0)
+        devices, rank, accumulate = self.share
+        parts = devices * accumulate
+        tokens = self.text.batching.tokens * parts
+        updates = self.text.updates(tokens)
+        plan, planned = [], -1
+        for step in range(self.start, self.stop):
+            epoch, index = divmod(step, updates)
+            if epoch != planned:
+                plan, planned = self.text.plan(tokens, self.seed, epoch), epoch
+            for micro in range(accumulate):
+                # Loader processes take turns, so that their batches come in the planned order.
+                if ((step - self.start) * accumulate + micro) % workers == mine:
+                    part = micro * devices + rank
+                    yield self.text.batch(plan[index], parts, part, (self.seed, step, part))
+
+
+class DataModule(L.LightningDataModule):
+    """Feeds a trainer from where its last checkpoint stood.
+
+    The whole run is one pass of Lightning over one stream: where it resumes is then just a number
+    of updates, the same in the middle of an epoch as at its end.
+    """
+
+    def __init__(self, text: ParallelText, seed: int, updates: int):
+        super().__init__()
+        self.text, self.seed, self.updates = text, seed, updates
+
+    def train_dataloader(self) -> DataLoader[TrainingBatch]:
+        """Make the loader of the batches that are still to come."""
+        trainer = self.trainer
+        assert trainer is not None
+        share = Share(trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches)
+        stream = BatchStream(self.text, self.seed, share, trainer.global_step, self.updates)
+        return DataLoader(
+            stream,
+            batch_size=None,
+            num_workers=self.text.batching.workers,
+            pin_memory=torch.cuda.is_available(),
+        )

@@ -1,0 +1,414 @@
+"""A whole run: corpus, tokenizer, training, evaluation, report."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import lightning as L
+import torch
+import yaml
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from mt.bundle import Bundle, load_bundle, save_bundle
+from mt.corpus import ParallelCorpus, cleaning_table, load_corpus
+from mt.errors import MTError
+from mt.evaluation.card import model_card
+from mt.evaluation.report import Example, ReportData, TestSet, write_report
+from mt.evaluation.scores import SetScores, corpus_score, placeholder_fidelity, write_scores
+from mt.files import write_atomically
+from mt.nn.seq2seq import Seq2Seq
+from mt.recipe import Recipe
+from mt.tokenizer import Tokenizers, train_tokenizer
+from mt.training.checkpoints import Checkpoints, newest_whole_checkpoint
+from mt.training.datamodule import DataModule, ParallelText
+from mt.training.environment import environment
+from mt.training.module import Budget, TranslationModule
+from mt.training.progress import Metrics, Progress, duration
+from mt.training.sizing import choose_sizes
+from mt.training.validation import Validation, ValidationSet, across_devices
+from mt.translator import Translator
+
+_log = logging.getLogger("mt")
+
+
+class RunFolder(NamedTuple):
+    """Where a run writes."""
+
+    path: Path
+
+    @property
+    def bundle(self) -> Path:
+        """The best weights so far, as a translator."""
+        return self.path / "bundle"
+
+    @property
+    def checkpoints(self) -> Path:
+        """States to resume from."""
+        return self.path / "checkpoints"
+
+    @property
+    def scores(self) -> Path:
+        """The scores; they are written last but for the report, and mark a finished run."""
+        return self.path / "scores.json"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe, fully resolved."""
+        return self.path / "recipe.yaml"
+
+    def clear(self) -> None:
+        """Remove what a run has written, and nothing else."""
+        for folder in (self.bundle, self.checkpoints, self.path / "tensorboard"):
+            shutil.rmtree(folder, ignore_errors=True)
+        for name in (
+            "scores.json",
+            "report.html",
+            "metrics.csv",
+            "recipe.yaml",
+            "environment.json",
+        ):
+            (self.path / name).unlink(missing_ok=True)
+
+
+def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = False) -> None:
+    """Run a recipe from raw text to an evaluated translator.
+
+    Args:
+        recipe: What to do.
+        output: The run folder; see `RunFolder`.
+        resume: Go on from the newest whole checkpoint in `output`, if there is one.
+        overwrite: Replace a run in `output`.
+
+    Raises:
+        MTError: A mistake in the recipe, the corpus or the run folder.
+    """
+    run = RunFolder(output)
+    logging.getLogger("lightning").setLevel(logging.ERROR)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    leader = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    if leader:
+        _check_folder(run, resume, overwrite)
+    corpus = load_corpus(recipe.corpus)
+    _log.info("corpus     %s", "; ".join(corpus.origin))
+    tests = ", ".join(f"{name} {len(pairs):,}" for name, pairs in corpus.tests.items())
+    _log.info(
+        "           train %s, valid %s, %s pairs",
+        f"{len(corpus.train):,}",
+        f"{len(corpus.valid):,}",
+        tests,
+    )
+    if leader:
+        _log.info("%s", cleaning_table(corpus))
+    recipe, reasons = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
+    for reason in reasons:
+        _log.info("chosen     %s", reason)
+    budget_of = _budget(recipe)
+    tokenizers = _tokenizers(recipe, corpus)
+    _log.info("tokenizer  %s", " + ".join(f"{len(t):,} tokens" for t in dict.fromkeys(tokenizers)))
+    text = ParallelText(
+        corpus.train["source"],
+        corpus.train["target"],
+        tokenizers,
+        recipe.tokenizer,
+        recipe.batches,
+    )
+    if len(text.kept) == 0:
+        raise MTError("batches.max_length: every training pair is longer; raise it")
+    if leader:
+        _prepare_folder(run, recipe, resume, overwrite)
+
+    torch.manual_seed(recipe.seed)
+    try:
+        model = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))
+    except ValueError as error:
+        raise MTError(str(error)) from error
+    languages = recipe.corpus.source, recipe.corpus.target
+    bundle = Bundle(model, tokenizers, languages, recipe.search)
+    facts = _facts(recipe, corpus, model)
+    _log.info("model      %s parameters", f"{_parameters(model):,}")
+
+    def keep(best: Bundle) -> None:
+        save_bundle(
+            best._replace(card=model_card(best.languages, facts, [], recipe_yaml(recipe))),
+            run.bundle,
+        )
+
+    module, seconds = _fit(recipe, run, text, corpus, bundle, keep, budget_of, resume)
+    if module is None:
+        return
+    _evaluate(recipe, run, corpus, [*facts, ("Training time", duration(seconds))])
+
+
+def _check_folder(run: RunFolder, resume: bool, overwrite: bool) -> None:
+    if resume and overwrite:
+        raise MTError("--resume and --overwrite exclude each other; give one of them")
+    if run.path.exists() and not run.path.is_dir():
+        raise MTError(f"{run.path}: not a folder; choose another --output")
+    if resume or overwrite:
+        return
+    if run.scores.exists():
+        raise MTError(
+            f"{run.path}: a finished run is there; --resume goes on with a larger budget, "
+            "--overwrite starts again"
+        )
+    if run.checkpoints.exists():
+        raise MTError(
+            f"{run.path}: an unfinished run is there; --resume goes on, --overwrite starts again"
+        )
+
+
+def _prepare_folder(run: RunFolder, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+    if overwrite:
+        run.clear()
+    if resume and run.recipe.exists():
+        _check_same_recipe(run, recipe)
+    try:
+        run.checkpoints.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MTError(f"{run.path}: cannot make the run folder ({error.strerror})") from error
+    write_atomically(run.recipe, recipe_yaml(recipe))
+    described = json.dumps(environment(recipe.seed), indent=2)
+    write_atomically(run.path / "environment.json", described + "\n")
+
+
+def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
+    """Refuse to resume where the weights or the data would not be the same."""
+    before, now = yaml.safe_load(run.recipe.read_text()), yaml.safe_load(recipe_yaml(recipe))
+    for section in ("corpus", "tokenizer", "model", "batches", "seed"):
+        if before.get(section) == now[section]:
+            continue
+        if isinstance(now[section], dict):
+            fields = now[section].keys() | before[section].keys()
+            differing = sorted(f for f in fields if now[section].get(f) != before[section].get(f))
+            section = f"{section}.{differing[0]}"
+        raise MTError(
+            f"{run.recipe}: `{section}` differs from the run that --resume would go on with; "
+            "take the change back, or start again with --overwrite"
+        )
+
+
+def recipe_yaml(recipe: Recipe) -> str:
+    """Write a recipe as YAML that `mt train` reads back."""
+    plain = json.loads(json.dumps(asdict(recipe)))  # tuples become lists
+    return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _both_sides(corpus: ParallelCorpus) -> Iterator[str]:
+    return chain(_column(corpus, "source"), _column(corpus, "target"))
+
+
+def _column(corpus: ParallelCorpus, name: str) -> Iterator[str]:
+    for rows in corpus.train.select_columns([name]).iter(batch_size=10_000):
+        yield from rows[name]
+
+
+def _tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
+    spec = recipe.tokenizer
+    if spec.joint:
+        joint = train_tokenizer(spec, lambda: _both_sides(corpus))
+        return Tokenizers(joint, joint)
+    return Tokenizers(
+        train_tokenizer(spec, lambda: _column(corpus, "source")),
+        train_tokenizer(spec, lambda: _column(corpus, "target")),
+    )
+
+
+def _budget(recipe: Recipe) -> Callable[[int], Budget]:
+    """Read the budget from the trainer's options; it still needs the updates of an epoch."""
+    options = recipe.trainer
+    limits = {name: options.get(name) for name in ("max_epochs", "max_steps", "max_time")}
+    epochs, steps = limits["max_epochs"], limits["max_steps"]
+    epochs = None if epochs in (None, -1) else epochs
+    steps = None if steps in (None, -1) else steps
+    seconds = _seconds(limits["max_time"])
+    if epochs is None and steps is None and seconds is None:
+        raise MTError(
+            "the run has no end; set trainer.max_epochs, trainer.max_steps or trainer.max_time"
+        )
+
+    def budget(updates_per_epoch: int) -> Budget:
+        updates = [n for n in (epochs and math.ceil(epochs * updates_per_epoch), steps) if n]
+        return Budget(min(updates) if updates else None, seconds)
+
+    return budget
+
+
+def _seconds(max_time: Any) -> float | None:
+    """Read Lightning's `max_time`: `DD:HH:MM:SS` or a mapping of timedelta's arguments."""
+    if max_time is None:
+        return None
+    try:
+        if isinstance(max_time, str):
+            days, hours, minutes, seconds = (int(part) for part in max_time.split(":"))
+            max_time = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        length = max_time if isinstance(max_time, timedelta) else timedelta(**max_time)
+    except (TypeError, ValueError) as error:
+        raise MTError(
+            f"trainer.max_time: {max_time!r} is no duration; write DD:HH:MM:SS, such as 00:01:30:00"
+        ) from error
+    return length.total_seconds()
+
+
+def _validation_interval(recipe: Recipe, updates_per_epoch: int) -> int:
+    """Read Lightning's two options: updates (an integer) or epochs (a fraction) between checks."""
+    interval = recipe.trainer.get("val_check_interval") or 1.0
+    epochs = recipe.trainer.get("check_val_every_n_epoch") or 1
+    if isinstance(interval, int):
+        return interval
+    return max(1, round(float(interval) * epochs * updates_per_epoch))
+
+
+_OURS = ("max_epochs", "max_steps", "max_time", "val_check_interval", "check_val_every_n_epoch")
+"""Trainer options that are carried out here, because Lightning sees a run as one long epoch."""
+
+
+def _fit(
+    recipe: Recipe,
+    run: RunFolder,
+    text: ParallelText,
+    corpus: ParallelCorpus,
+    bundle: Bundle,
+    keep: Callable[[Bundle], None],
+    budget_of: Callable[[int], Budget],
+    resume: bool,
+) -> tuple[TranslationModule | None, float]:
+    options = {name: value for name, value in recipe.trainer.items() if name not in _OURS}
+    log_every = options.pop("log_every_n_steps", None) or 50
+    tensorboard = TensorBoardLogger(run.path, name="tensorboard", version="")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer = L.Trainer(
+            **options,
+            max_epochs=1,
+            logger=tensorboard,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            use_distributed_sampler=False,
+            limit_val_batches=0,
+            num_sanity_val_steps=0,
+        )
+    parts = trainer.world_size * trainer.accumulate_grad_batches
+    per_epoch = text.updates(recipe.batches.tokens * parts)
+    budget = budget_of(per_epoch)
+    module = TranslationModule(bundle.model, recipe.training, recipe.seed, budget)
+    metrics = Metrics(run.path / "metrics.csv", tensorboard, trainer.is_global_zero)
+    progress = Progress(metrics, per_epoch, log_every)
+    checkpoints = Checkpoints(run.checkpoints, recipe.training.checkpoint_minutes)
+    validation = Validation(
+        ValidationSet(list(corpus.valid["source"]), list(corpus.valid["target"])),
+        _validation_interval(recipe, per_epoch),
+        recipe.training,
+        recipe.search,
+        bundle,
+        keep,
+        metrics,
+        progress,
+        checkpoints,
+    )
+    # The clock runs first, and what is saved last holds what the others have done.
+    trainer.callbacks += [progress, validation, checkpoints]  # type: ignore[attr-defined]
+    checkpoint = newest_whole_checkpoint(run.checkpoints) if resume else None
+    if resume:
+        _log.info("resuming   %s", checkpoint or "nothing to resume: starting afresh")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        trainer.fit(
+            module,
+            datamodule=DataModule(text, recipe.seed, budget.updates or 1 << 60),
+            ckpt_path=None if checkpoint is None else str(checkpoint),
+            weights_only=True,
+        )
+    trainer.strategy.barrier()
+    return (None if trainer.interrupted else module), module.seconds
+
+
+def _evaluate(
+    recipe: Recipe, run: RunFolder, corpus: ParallelCorpus, facts: list[tuple[str, str]]
+) -> None:
+    """Translate the test sets with the best weights, on all devices, and write what they show."""
+    bundle = load_bundle(run.bundle)
+    translator = Translator(bundle)
+    language = recipe.corpus.target
+    sets, fidelity, seconds, sentences = [], [], 0.0, 0
+    for name, pairs in corpus.tests.items():
+        sources, references = list(pairs["source"]), list(pairs["target"])
+        began = time.monotonic()
+        hypotheses = across_devices(sources, translator.translate)
+        seconds += time.monotonic() - began
+        sentences += len(sources)
+        scores = SetScores(
+            name,
+            len(sources),
+            [
+                corpus_score(metric, hypotheses, [references], target_language=language)
+                for metric in recipe.evaluation.metrics
+            ],
+        )
+        examples = [Example(*row) for row in zip(sources, references, hypotheses, strict=True)]
+        sets.append(TestSet(scores, examples))
+        for score in scores.scores:
+            _log.info("%-10s %s %.2f  %s", name, score.metric, score.score, score.signature)
+        kept, total = placeholder_fidelity(sources, hypotheses)
+        if total:
+            share = f"{kept} of {total} sentences ({100 * kept / total:.1f}%)"
+            fidelity.append((f"Placeholders kept, {name}", share))
+            _log.info("%-10s placeholders kept in %s", name, share)
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    all_scores = [one.scores for one in sets]
+    described = recipe_yaml(recipe)
+    card = model_card(bundle.languages, [*facts, *fidelity], all_scores, described)
+    save_bundle(bundle._replace(card=card), run.bundle)
+    write_report(
+        run.path / "report.html",
+        ReportData(
+            title=run.path.name,
+            sets=sets,
+            languages=bundle.languages,
+            facts=facts,
+            cleaning=[(rule.rule, rule.dropped) for rule in corpus.cleaning],
+            curves=run.path / "metrics.csv",
+            recipe_yaml=described,
+            translations_per_second=sentences / seconds if seconds else None,
+        ),
+    )
+    write_scores(run.scores, all_scores)
+    _log.info("report     %s", run.path / "report.html")
+    _log.info("translator %s", run.bundle)
+
+
+def _facts(recipe: Recipe, corpus: ParallelCorpus, model: Seq2Seq) -> list[tuple[str, str]]:
+    """Say in words what the model was made from."""
+    described = environment(recipe.seed)
+    hardware = described["hardware"]
+    machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['threads']} threads"
+    return [
+        ("Data", "; ".join(corpus.origin)),
+        ("Training pairs", f"{len(corpus.train):,}"),
+        ("Parameters", f"{_parameters(model):,}"),
+        ("Hardware", machine),
+        ("Seed", str(recipe.seed)),
+        ("Version", f"mt {described['mt']}, commit {described['commit'] or 'unknown'}"),
+    ]
+
+
+def _parameters(model: Seq2Seq) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def with_seed(recipe: Recipe, seed: int | None) -> Recipe:
+    """Replace a recipe's seed, where one is given."""
+    return recipe if seed is None else replace(recipe, seed=seed)

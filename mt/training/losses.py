@@ -1,0 +1,112 @@
+"""The output layer and its label-smoothed cross-entropy, as one fused operation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+_CHUNK_ELEMENTS = 1 << 20
+"""Logits that exist at a time on a CPU: few enough to stay in its caches."""
+_CHUNK_ELEMENTS_GPU = 1 << 26
+"""Logits that exist at a time on a GPU: enough to keep it busy."""
+
+
+class Loss(NamedTuple):
+    """Sums over tokens, in nats."""
+
+    smoothed: Tensor
+    """Label-smoothed cross-entropy, to be minimised."""
+    nll: Tensor
+    """Negative log-likelihood without smoothing, for the perplexity; has no gradient."""
+
+
+def linear_cross_entropy(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+) -> Loss:
+    r"""Compute sum_n -Σ_v q_nv log softmax(W f_n + b)_v with q = (1 - ε) onehot + ε / V.
+
+    That is Szegedy et al.'s label smoothing (arXiv:1512.00567). Neither the logits nor their
+    gradient ever exist for all tokens at once: each chunk of tokens yields its loss and its share
+    of the gradients while it is in the cache. Writing p for the softmax, the gradient of the logits
+    is p - (1 - ε) onehot - ε / V; of its three terms only p needs a dense product.
+
+    Args:
+        features: `(N, E)`; N may be 0.
+        weight: `(V, E)`.
+        bias: `(V,)`.
+        targets: `(N,)` token ids, no padding among them.
+        smoothing: ε, from 0 to 1.
+    """
+    apply: Callable[..., tuple[Tensor, Tensor]] = _LinearCrossEntropy.apply
+    return Loss(*apply(features, weight, bias, targets, smoothing))
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float
+    ) -> tuple[Tensor, Tensor]:
+        rows, vocabulary = len(features), len(weight)
+        exact = torch.promote_types(features.dtype, torch.float32)  # of sums and exponentials
+        compute = features.dtype  # of the products: bfloat16 under autocast
+        w, b = weight.to(compute), bias.to(exact)
+        with_gradient = any(ctx.needs_input_grad)
+        smoothed = features.new_zeros((), dtype=exact)
+        nll = features.new_zeros((), dtype=exact)
+        d_features = torch.empty_like(features) if with_gradient else None
+        d_weight = torch.zeros_like(weight, dtype=exact) if with_gradient else None
+        d_bias = torch.zeros_like(bias, dtype=exact) if with_gradient else None
+        w_sum, b_sum = weight.to(exact).sum(0), b.sum()
+        per_token = smoothing / vocabulary
+        elements = _CHUNK_ELEMENTS_GPU if features.is_cuda else _CHUNK_ELEMENTS
+        size = math.ceil(rows / max(1, math.ceil(rows * vocabulary / elements))) or 1
+        for start in range(0, rows, size):
+            f, t = features[start : start + size], targets[start : start + size]
+            logits = torch.mm(f, w.t()).to(exact).add_(b)
+            highest = logits.amax(1, keepdim=True)
+            chosen = logits.gather(1, t[:, None])
+            exponentials = logits.sub_(highest).exp_()
+            partition = exponentials.sum(1, keepdim=True)
+            log_partition = partition.log() + highest
+            chunk_nll = (log_partition - chosen).sum()
+            # The mean of the logits over the vocabulary, without another pass over them.
+            logit_sum = f.to(exact) @ w_sum + b_sum
+            uniform = (log_partition[:, 0] - logit_sum / vocabulary).sum()
+            nll += chunk_nll
+            smoothed += (1 - smoothing) * chunk_nll + smoothing * uniform
+            if d_features is None or d_weight is None or d_bias is None:
+                continue
+            scaled = f.to(exact) / partition
+            p = exponentials.to(compute)
+            d_f = (p @ w).to(exact) / partition
+            d_f -= per_token * w_sum
+            d_f.sub_(weight[t].to(exact), alpha=1 - smoothing)
+            d_features[start : start + size] = d_f
+            if compute == exact:
+                d_weight.addmm_(p.t(), scaled)
+            else:
+                d_weight += p.t() @ scaled.to(compute)
+            d_weight -= per_token * f.to(exact).sum(0)
+            d_weight.index_add_(0, t, f.to(exact), alpha=smoothing - 1)
+            d_bias += (1 / partition[:, 0]) @ exponentials - per_token * len(t)
+            d_bias.index_add_(0, t, torch.full_like(chosen[:, 0], smoothing - 1))
+        if d_weight is not None and d_bias is not None:
+            ctx.save_for_backward(d_features, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
+        ctx.mark_non_differentiable(nll)
+        return smoothed, nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        d_features, d_weight, d_bias = ctx.saved_tensors
+        scale = grads[0]
+        return (
+            d_features * scale.to(d_features.dtype),
+            d_weight * scale.to(d_weight.dtype),
+            d_bias * scale.to(d_bias.dtype),
+            None,
+            None,
+        )

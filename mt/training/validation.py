@@ -1,0 +1,187 @@
+"""How good is it so far: sharded decoding, selection of the best weights, early stopping."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, TypeVar
+
+import lightning as L
+import torch.distributed
+
+from mt.bundle import Bundle
+from mt.evaluation.scores import corpus_score
+from mt.recipe import Training
+from mt.search.options import SearchOptions
+from mt.training.checkpoints import Checkpoints
+from mt.training.module import TranslationModule, ends_update
+from mt.training.progress import Metrics, Progress, duration
+from mt.translator import Translator
+
+_Item = TypeVar("_Item")
+
+
+def across_devices(items: Sequence[_Item], work: Callable[[list[_Item]], list[Any]]) -> list[Any]:
+    """Share items out to all training processes, work on them, and gather the results in order.
+
+    Every item is worked on exactly once, and every process gets all results.
+    """
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return work(list(items))
+    devices, rank = torch.distributed.get_world_size(), torch.distributed.get_rank()
+    gathered: list[list[Any]] = [[] for _ in range(devices)]
+    torch.distributed.all_gather_object(gathered, work(list(items[rank::devices])))
+    results: list[Any] = [None] * len(items)
+    for device, part in enumerate(gathered):
+        results[device::devices] = part
+    return results
+
+
+class ValidationSet(NamedTuple):
+    """Raw text to validate on."""
+
+    sources: list[str]
+    references: list[str]
+
+
+class Validation(L.Callback):
+    """Validates every so many updates, on the weights that would be kept.
+
+    Args:
+        text: The validation set.
+        every: Updates between two validations.
+        training: The recipe's options of selection and stopping.
+        search: Decoding options.
+        bundle: All of a bundle but its weights, for decoding.
+        keep: Called with the best weights so far, on the first process.
+        metrics: Where the figures go.
+        progress: Told of the best BLEU and of time to leave out.
+        checkpoints: Asked for a checkpoint after each validation.
+    """
+
+    def __init__(
+        self,
+        text: ValidationSet,
+        every: int,
+        training: Training,
+        search: SearchOptions,
+        bundle: Bundle,
+        keep: Callable[[Bundle], None],
+        metrics: Metrics,
+        progress: Progress,
+        checkpoints: Checkpoints,
+    ):
+        self.text, self.every, self.training, self.bundle = text, every, training, bundle
+        self.search = replace(search, beam_size=training.validation_beam_size, n_best=1)
+        self.keep, self.metrics = keep, metrics
+        self.progress, self.checkpoints = progress, checkpoints
+        self.best, self.since_best, self.last_step = -1.0, 0, -1
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resumed run must know."""
+        return {"best": self.best, "since_best": self.since_best, "last_step": self.last_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take it back."""
+        self.best = state_dict["best"]
+        self.since_best, self.last_step = state_dict["since_best"], state_dict["last_step"]
+        if self.best >= 0:
+            self.progress.best_bleu = self.best
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Validate where it is time."""
+        if ends_update(trainer, batch_idx) and trainer.global_step % self.every == 0:
+            self._validate(trainer, pl_module)
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Validate the end of the run."""
+        if trainer.global_step != self.last_step:
+            self._validate(trainer, pl_module)
+
+    def _validate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
+        assert isinstance(module, TranslationModule)
+        began = time.monotonic()
+        self.last_step = trainer.global_step
+        model = module.best
+        translator = Translator(self.bundle._replace(model=model), module.device)
+        pairs = list(zip(*self.text, strict=True))
+        scored = across_devices(pairs, lambda part: translator.score(*_columns(part)))
+        nll = -sum(log_probability for log_probability, _ in scored)
+        loss = nll / max(1, sum(tokens for _, tokens in scored))
+        row = {
+            "epoch": trainer.global_step / self.progress.updates_per_epoch,
+            "valid_loss": loss,
+            "valid_perplexity": math.exp(min(loss, 50)),
+        }
+        message = (
+            f"step {trainer.global_step:,} · validation perplexity {math.exp(min(loss, 50)):.2f}"
+        )
+        last = trainer.should_stop or module.progress >= 1
+        if last or trainer.global_step >= self.training.validation_start:
+            count = self.training.validation_sentences or len(pairs)
+            sources, references = (column[:count] for column in self.text)
+            hypotheses = across_devices(
+                sources, lambda part: translator.translate(part, self.search)
+            )
+            bleu = corpus_score(
+                "bleu", hypotheses, [references], target_language=self.bundle.languages[1]
+            ).score
+            row["valid_bleu"] = bleu
+            better = bleu > self.best
+            message += f" · BLEU {bleu:.2f}{' (best)' if better else ''}"
+            self._select(trainer, module, bleu)
+            samples = self._samples(sources, references, hypotheses)
+            message += "\n" + samples
+            if self.metrics.tensorboard is not None and trainer.is_global_zero:
+                board = self.metrics.tensorboard.experiment
+                board.add_text("translations", f"```\n{samples}\n```", trainer.global_step)
+        model.train()
+        self.progress.tick(trainer, module)
+        row["seconds"] = module.seconds
+        self.metrics.add(trainer.global_step, row)
+        elapsed = time.monotonic() - began
+        self.progress.pause(elapsed)
+        if trainer.is_global_zero:
+            first, _, rest = message.partition("\n")
+            self.progress.say(f"{first} · took {duration(elapsed)}" + ("\n" + rest if rest else ""))
+        self.checkpoints.due = True
+
+    def _select(self, trainer: L.Trainer, module: TranslationModule, bleu: float) -> None:
+        if bleu > self.best:
+            self.best, self.since_best = bleu, 0
+            self.progress.best_bleu = bleu
+            if trainer.is_global_zero:
+                self.keep(self.bundle._replace(model=module.best))
+            return
+        self.since_best += 1
+        options = self.training
+        if options.schedule == "plateau" and self.since_best % (options.plateau_patience + 1) == 0:
+            module.plateau *= options.plateau_factor
+        if options.patience and self.since_best >= options.patience:
+            self.progress.say(
+                f"stopping: no better BLEU in {self.since_best} validations (training.patience)"
+            )
+            trainer.should_stop = True
+
+    @staticmethod
+    def _samples(sources: list[str], references: list[str], hypotheses: list[str]) -> str:
+        count = len(sources)
+        chosen = sorted({0, count // 3, 2 * count // 3})
+        return "\n".join(
+            f"  source     {sources[n]}\n  reference  {references[n]}\n  output     {hypotheses[n]}"
+            for n in chosen
+            if n < count
+        )
+
+
+def _columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    return [source for source, _ in pairs], [target for _, target in pairs]

@@ -1,0 +1,209 @@
+"""Text to text: the public Python API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from mt.batches import collate, pad, plan_decoding
+from mt.bundle import Bundle, load_bundle
+from mt.errors import MTError
+from mt.search import search
+from mt.search.options import SearchOptions
+from mt.tokenizer import BOS, EOS, PAD, UNK
+
+MAX_SOURCE = 1024
+"""Source tokens past this are cut off."""
+BATCH_TOKENS = 1024
+"""Padded source tokens of a batch unless told otherwise."""
+
+_log = logging.getLogger("mt")
+
+
+class Translation(NamedTuple):
+    """One translation of a sentence."""
+
+    text: str
+    """Raw text, on one line."""
+    score: float
+    """What the search ranks by: the normalised log-probability, less penalties."""
+    log_probability: float
+    """Natural logarithm of the probability, end of sentence included."""
+    tokens: int
+    """Target tokens, end of sentence included."""
+
+
+class Translator:
+    """A trained engine.
+
+    >>> translator = Translator.load("runs/quickstart/bundle")  # doctest: +SKIP
+    >>> translator.translate(["Select the file."])  # doctest: +SKIP
+    ["Wählen Sie die Datei aus."]
+
+    Args:
+        bundle: The engine's parts.
+        device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, …
+    """
+
+    def __init__(self, bundle: Bundle, device: str | torch.device = "auto"):
+        self.device = resolve_device(device)
+        self.model = bundle.model.to(self.device)
+        self.tokenizers = bundle.tokenizers
+        self.languages = bundle.languages
+        self.options = bundle.search
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Translator:
+        """Read a bundle.
+
+        Raises:
+            MTError: The bundle is missing, damaged or of another version, or the device is not
+                there.
+        """
+        return cls(load_bundle(Path(folder)), device)
+
+    def translate(
+        self,
+        texts: Sequence[str],
+        options: SearchOptions | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+    ) -> list[str]:
+        """Translate each text; blank texts stay blank.
+
+        Args:
+            texts: Raw sentences.
+            options: Decoding options; by default the bundle's own.
+            batch_tokens: Padded source tokens of a batch. It changes the speed, never the text.
+        """
+        return [best[0].text for best in self.n_best(texts, options, batch_tokens)]
+
+    @torch.inference_mode()
+    def n_best(
+        self,
+        texts: Sequence[str],
+        options: SearchOptions | None = None,
+        batch_tokens: int = BATCH_TOKENS,
+        prefixes: Sequence[str] | None = None,
+        first_line: int = 1,
+    ) -> list[list[Translation]]:
+        """Translate each text into its `options.n_best` best translations, best first.
+
+        Args:
+            texts: Raw sentences.
+            options: Decoding options; by default the bundle's own.
+            batch_tokens: Padded source tokens of a batch.
+            prefixes: For each text, how its translation must begin; it may be empty.
+            first_line: Line number of the first text, for warnings.
+        """
+        options = options or self.options
+        results = [[Translation("", 0.0, 0.0, 0)] for _ in texts]
+        sentences = [number for number, text in enumerate(texts) if text.strip()]
+        sources = self._encode_sources([texts[n] for n in sentences], sentences, first_line)
+        starts = None
+        if prefixes is not None:
+            starts = self.tokenizers.target.encode([_nfc(prefixes[n]) for n in sentences])
+        self.model.eval()
+        for batch in plan_decoding([len(source) for source in sources], batch_tokens):
+            rows = [sources[number] for number in batch]
+            ids, lengths = pad([[*row, EOS] for row in rows])
+            state = self.model.decoder.start(self.model.encoder(ids.to(self.device), lengths))
+            found = search(
+                self.model.decoder,
+                state,
+                lengths - 1,
+                options,
+                bos=BOS,
+                eos=EOS,
+                forbidden=(PAD, UNK, BOS),
+                prefixes=None if starts is None else [starts[number] for number in batch],
+                device=self.device,
+            )
+            for number, hypotheses in zip(batch, found, strict=True):
+                if not hypotheses:  # the options leave no translation at all
+                    continue
+                texts_found = self.tokenizers.target.decode([h.tokens for h in hypotheses])
+                results[sentences[number]] = [
+                    Translation(text, h.score, h.log_probability, len(h.tokens) + 1)
+                    for text, h in zip(texts_found, hypotheses, strict=True)
+                ]
+        return results
+
+    @torch.inference_mode()
+    def score(
+        self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int = BATCH_TOKENS
+    ) -> list[tuple[float, int]]:
+        """Score given translations.
+
+        Args:
+            sources: Raw source sentences.
+            targets: Raw translations, one for each.
+            batch_tokens: Padded tokens of a batch.
+
+        Returns:
+            For each pair the natural logarithm of the translation's probability and its number of
+            tokens, both with the end of sentence.
+        """
+        if len(sources) != len(targets):
+            raise MTError(f"{len(sources)} sources but {len(targets)} targets to score")
+        encoded = self._encode_sources(sources, range(len(sources)), 1)
+        wanted = self.tokenizers.target.encode([_nfc(text) for text in targets])
+        scores = [(0.0, 0)] * len(sources)
+        self.model.eval()
+        lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
+        for numbers in plan_decoding(lengths, batch_tokens):
+            batch = collate([encoded[n] for n in numbers], [wanted[n] for n in numbers], numbers)
+            source, source_lengths, target_in, target_out, _ = batch.to(self.device)
+            vectors = self.model(source, source_lengths, target_in)
+            real = target_out != PAD
+            chosen = torch.zeros(target_out.shape, dtype=torch.float64, device=self.device)
+            logits = self.model.output(vectors[real])
+            wide = logits if logits.dtype == torch.float64 else logits.float()
+            picked = wide.log_softmax(-1).gather(1, target_out[real][:, None])[:, 0]
+            chosen[real] = picked.double()
+            for number, total in zip(numbers, chosen.sum(1).tolist(), strict=True):
+                scores[number] = (total, len(wanted[number]) + 1)
+        return scores
+
+    def _encode_sources(
+        self, texts: Sequence[str], numbers: Sequence[int], first_line: int
+    ) -> list[list[int]]:
+        sources = self.tokenizers.source.encode([_nfc(text) for text in texts])
+        for number, source in zip(numbers, sources, strict=True):
+            if len(source) > MAX_SOURCE:
+                _log.warning(
+                    "line %d: %d tokens are too many for one sentence; only the first %d are used",
+                    first_line + number,
+                    len(source),
+                    MAX_SOURCE,
+                )
+                del source[MAX_SOURCE:]
+        return sources
+
+
+def _nfc(text: str) -> str:
+    return unicodedata.normalize("NFC", text)
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """Turn `auto` into the best device at hand and check a named one.
+
+    Raises:
+        MTError: The name is no device, or the machine has no such device.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except RuntimeError as error:
+        raise MTError(
+            f"--device {device}: unknown device; use auto, cpu, cuda or cuda:N"
+        ) from error
+    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+        raise MTError(f"--device {device}: this machine has no such GPU; use --device cpu")
+    return resolved
