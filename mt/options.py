@@ -232,7 +232,8 @@ def _recipe_parser() -> ArgumentParser:
 
     parser = _Parser(
         prog="mt train RECIPE",
-        description="Train a translator: corpus, tokenizer, training, evaluation, report.",
+        description="Train a translator: corpus, tokenizer, training, evaluation, report. "
+        "With --print_config, print the recipe with all options filled in, and do nothing.",
         default_meta=False,
     )
     parser.add_argument(
@@ -243,9 +244,6 @@ def _recipe_parser() -> ArgumentParser:
     )
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the run in the run folder"
-    )
-    parser.add_argument(
-        "--print_config", action="store_true", help="print the resolved recipe and do nothing"
     )
     parser.add_class_arguments(Recipe, None, skip={"trainer"})
     # Left out is what a run of this project decides itself.
@@ -285,7 +283,10 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         if "--help" in arguments or "-h" in arguments:
             parser.parse_args(["--help"])
         raise MTError("name a recipe first: `mt train recipes/quickstart.yaml`")
-    path, overrides = Path(arguments[0]), list(arguments[1:])
+    path = Path(arguments[0])
+    # jsonargparse has an option of that name for other purposes.
+    print_config = "--print_config" in arguments
+    overrides = [argument for argument in arguments[1:] if argument != "--print_config"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -310,7 +311,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         Path(parsed.output or f"runs/{path.stem}"),
         parsed.resume,
         parsed.overwrite,
-        parsed.print_config,
+        print_config,
     )
 
 

@@ -92,7 +92,10 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         raise MTError("there is no text to train a tokenizer on")
     cached = cache_folder("tokenizers") / f"{digest.hexdigest()}.model"
     if cached.exists():
-        return Tokenizer(cached.read_bytes())
+        try:
+            return Tokenizer(cached.read_bytes())
+        except MTError:
+            pass  # damaged: made again below
     model = io.BytesIO()
     most = min(sentences, spec.max_sentences)
     members = set(random.Random(spec.seed).sample(range(sentences), most))
@@ -115,9 +118,12 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         )
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
+        advice = "choose a smaller vocabulary or bring more text"
+        if "smaller than required_chars" in reason:
+            advice = "choose a larger vocabulary or lower tokenizer.character_coverage"
         raise MTError(
             f"tokenizer.vocab_size: cannot train {spec.vocab_size} tokens on {sentences:,} "
-            f"sentences ({reason}); choose a smaller vocabulary or bring more text"
+            f"sentences ({reason}); {advice}"
         ) from error
     write_atomically(cached, model.getvalue())
     return Tokenizer(model.getvalue())
