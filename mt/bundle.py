@@ -14,9 +14,9 @@ import json
 import os
 import shutil
 import tempfile
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
 
 import torch
 from safetensors import SafetensorError
@@ -101,11 +101,11 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
             folder.rename(scratch / "old")
         new.rename(folder)
     except OSError as error:
-        if scratch is not None and (scratch / "old").exists():
-            (scratch / "old").rename(folder)
         raise MTError(f"{folder}: cannot write the bundle ({error.strerror})") from error
     finally:
         if scratch is not None:
+            if (scratch / "old").exists() and not folder.exists():  # failed or interrupted
+                (scratch / "old").rename(folder)
             shutil.rmtree(scratch, ignore_errors=True)
 
 
@@ -120,19 +120,15 @@ def load_bundle(folder: Path) -> Bundle:
     joint = _JOINT in digests
     names = [_WEIGHTS, *([_JOINT] if joint else [_SOURCE, _TARGET])]
     contents = {name: _read_checked(folder / name, digests.get(name)) for name in names}
-    if joint:
-        tokenizer = Tokenizer(contents[_JOINT])
-        tokenizers = Tokenizers(tokenizer, tokenizer)
-    else:
-        tokenizers = Tokenizers(Tokenizer(contents[_SOURCE]), Tokenizer(contents[_TARGET]))
+    source, target = (_JOINT, _JOINT) if joint else (_SOURCE, _TARGET)
+    models = {name: _tokenizer(contents[name], folder / name) for name in {source, target}}
+    tokenizers = Tokenizers(models[source], models[target])
     vocabulary = config["source_vocabulary"], config["target_vocabulary"]
     if vocabulary != (len(tokenizers.source), len(tokenizers.target)):
         raise MTError(f"{folder / _CONFIG}: the vocabulary sizes are not those of the tokenizer")
     architecture = _dataclass(Architecture, config["architecture"], folder)
     try:
-        # No storage and no random numbers for weights that are about to be replaced.
-        with torch.device("meta"):
-            model = Seq2Seq(architecture, *vocabulary)
+        model = Seq2Seq(architecture, *vocabulary, initialize=False)
     except (ValueError, TypeError) as error:
         raise MTError(f"{folder / _CONFIG}: {error}") from error
     _fill(model, contents[_WEIGHTS], folder / _WEIGHTS)
@@ -195,18 +191,36 @@ def _read_checked(path: Path, digest: str | None) -> bytes:
 _Options = TypeVar("_Options", Architecture, SearchOptions)
 
 
+def _tokenizer(content: bytes, path: Path) -> Tokenizer:
+    try:
+        return Tokenizer(content)
+    except MTError as error:
+        raise MTError(f"{path}: {error}") from error
+
+
 def _dataclass(kind: type[_Options], values: dict[str, Any], folder: Path) -> _Options:
-    known = {field.name for field in fields(kind)}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise MTError(
-            f"{folder / _CONFIG}: unknown option `{unknown[0]}`; use the mt that wrote it"
-        )
-    return kind(**values)
+    path = folder / _CONFIG
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name not in hints:
+            raise MTError(f"{path}: unknown option `{name}`; use the mt that wrote it")
+        if not _fits(value, hints[name]):
+            raise MTError(f"{path}: `{name}` cannot be {value!r}; copy the bundle again")
+    try:
+        return kind(**values)
+    except MTError as error:
+        raise MTError(f"{path}: {error}") from error
+
+
+def _fits(value: object, hint: Any) -> bool:
+    """Tell whether a value from JSON is of an option's type."""
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in get_args(hint)
+    return type(value) is hint or (hint is float and type(value) is int)
 
 
 def _fill(model: Seq2Seq, data: bytes, path: Path) -> None:
-    """Put stored weights into a model without storage."""
+    """Put stored weights into a model."""
     try:
         weights = load(data)
     except (SafetensorError, ValueError) as error:
@@ -221,10 +235,14 @@ def _fill(model: Seq2Seq, data: bytes, path: Path) -> None:
                 f"{path}: weight `{name}` has shape {tuple(weights[name].shape)}, "
                 f"the architecture wants {tuple(expected[name])}; copy the bundle again"
             )
+        if weights[name].dtype != torch.float32:
+            raise MTError(
+                f"{path}: weight `{name}` is {str(weights[name].dtype).removeprefix('torch.')}, "
+                "not float32; copy the bundle again"
+            )
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     tied = {  # tied weights are stored once, under their first name
         name: weights[names[id(parameter)]]
         for name, parameter in model.named_parameters(remove_duplicate=False)
     }
-    model.load_state_dict(tied, assign=True)
-    model.tie_weights()
+    model.load_state_dict(tied)

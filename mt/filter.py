@@ -118,6 +118,6 @@ def score_files(bundle: Path, options: ScoreOptions) -> None:
     for start in range(0, len(sources), CHUNK):
         chunk = slice(start, start + CHUNK)
         for log_probability, tokens in translator.score(
-            sources[chunk], targets[chunk], options.batch_tokens
+            sources[chunk], targets[chunk], options.batch_tokens, first_line=start + 1
         ):
             print(f"{log_probability:.4f}\t{tokens}")

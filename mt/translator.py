@@ -136,7 +136,11 @@ class Translator:
 
     @torch.inference_mode()
     def score(
-        self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int = BATCH_TOKENS
+        self,
+        sources: Sequence[str],
+        targets: Sequence[str],
+        batch_tokens: int = BATCH_TOKENS,
+        first_line: int = 1,
     ) -> list[tuple[float, int]]:
         """Score given translations.
 
@@ -144,6 +148,7 @@ class Translator:
             sources: Raw source sentences.
             targets: Raw translations, one for each.
             batch_tokens: Padded tokens of a batch.
+            first_line: Line number of the first pair, for warnings.
 
         Returns:
             For each pair the natural logarithm of the translation's probability and its number of
@@ -151,7 +156,7 @@ class Translator:
         """
         if len(sources) != len(targets):
             raise MTError(f"{len(sources)} sources but {len(targets)} targets to score")
-        encoded = self._encode_sources(sources, range(len(sources)), 1)
+        encoded = self._encode_sources(sources, range(len(sources)), first_line)
         wanted = self.tokenizers.target.encode([_nfc(text) for text in targets])
         scores = [(0.0, 0)] * len(sources)
         self.model.eval()
@@ -206,4 +211,11 @@ def resolve_device(device: str | torch.device) -> torch.device:
         ) from error
     if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
         raise MTError(f"--device {device}: this machine has no such GPU; use --device cpu")
+    if resolved.type not in ("cpu", "cuda"):
+        try:
+            torch.ones(1, device=resolved).item()
+        except (RuntimeError, AssertionError) as error:
+            raise MTError(
+                f"--device {device}: this machine cannot compute there; use --device cpu"
+            ) from error
     return resolved

@@ -12,8 +12,7 @@ from typing import NamedTuple
 from mt.errors import MTError
 from mt.recipe import Cleaning
 
-NGRAM = 4
-"""Words of the runs whose sharing makes two sentences near."""
+Gram = tuple[str, str, str, str]
 
 
 class RuleCount(NamedTuple):
@@ -174,33 +173,33 @@ def _known_scripts() -> frozenset[str]:
 
 
 class HeldOut:
-    """The held-out sentences of one side, indexed by word n-gram.
+    """The held-out sentences of one side, indexed by word 4-gram.
 
     What a word is stays a matter of taste ("re-try" is one or two, "{name}," is one or none):
     sentences are near when they are near for any of three ways to part them.
     """
 
     def __init__(self, sentences: Iterable[str]) -> None:
-        self._sizes: list[int] = []  # distinct n-grams of each sentence, once for each parting
-        self._index: dict[str, list[int]] = {}  # n-gram -> sentences
+        self._sizes: list[int] = []  # distinct 4-grams of each sentence, once for each parting
+        self._index: dict[Gram, list[int]] = {}  # 4-gram -> sentences
         for words in {words for sentence in sentences for words in _partings(sentence)}:
             grams = _grams(words)
             for gram in grams:
                 self._index.setdefault(gram, []).append(len(self._sizes))
             self._sizes.append(len(grams))
+        self._known = set(self._index)
 
     def near(self, text: str) -> bool:
-        """Tell whether a text shares half of its n-grams, or half of a held-out sentence's.
+        """Tell whether a text shares half of its 4-grams, or half of a held-out sentence's.
 
-        Sentences of fewer than `NGRAM` words have none and are never near in this sense.
+        Sentences of fewer than four words have none and are never near in this sense.
         """
         return any(self._shares_half(_grams(words)) for words in _partings(text))
 
-    def _shares_half(self, grams: set[str]) -> bool:
-        shared = [self._index[gram] for gram in grams if gram in self._index]
-        if not shared:
+    def _shares_half(self, grams: set[Gram]) -> bool:
+        if self._known.isdisjoint(grams):
             return False
-        counts = Counter(sentence for sentences in shared for sentence in sentences)
+        counts = Counter(number for gram in grams for number in self._index.get(gram, ()))
         return any(
             2 * count >= min(len(grams), self._sizes[sentence])
             for sentence, count in counts.items()
@@ -215,5 +214,5 @@ def _partings(text: str) -> set[tuple[str, ...]]:
     return {tuple(_words(bare)), tuple(lower.split()), tuple(letters.split())}
 
 
-def _grams(words: Sequence[str]) -> set[str]:
-    return set(map(" ".join, zip(*(words[start:] for start in range(NGRAM)), strict=False)))
+def _grams(words: Sequence[str]) -> set[Gram]:
+    return set(zip(words, words[1:], words[2:], words[3:], strict=False))

@@ -191,7 +191,7 @@ def _read_csv(path: Path, columns: Columns) -> Iterator[Pair]:
 
 def _rows(path: Path, columns: Columns, rows: Iterator[tuple[int, list[str]]]) -> Iterator[Pair]:
     """Pick two columns by the header, or the first two where no header names a side."""
-    _, first = next(rows, (0, []))
+    start, first = next((row for row in rows if any(row[1])), (0, []))
     if not first:
         return
     found = _find(columns, first)
@@ -200,7 +200,7 @@ def _rows(path: Path, columns: Columns, rows: Iterator[tuple[int, list[str]]]) -
         source, target = (first.index(name) for name in _required(path, columns, first))
     else:
         source, target = 0, 1
-        rows = _prepend((1, first), rows)
+        rows = _prepend((start, first), rows)
     width = max(source, target) + 1
     for number, row in rows:
         if len(row) < width:
@@ -223,7 +223,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Pair]:
             record = json.loads(line)
         except ValueError as error:
             raise MTError(f"{path}: line {number} is not JSON ({error})") from None
-        if "\\ud" in line.lower() and _SURROGATE.search(str(record)):
+        if "\\ud" in line.lower() and _SURROGATE.search(json.dumps(record, ensure_ascii=False)):
             raise MTError(
                 f"{path}: line {number} spells half of a surrogate pair, which is no text"
             )

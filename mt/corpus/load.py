@@ -24,8 +24,8 @@ from mt.corpus.sources import Origin, Text, open_sources
 from mt.corpus.splits import cut, cut_size
 from mt.corpus.store import (
     BATCH,
-    DISK_FULL,
     PairWriter,
+    disk_full,
     hash_text,
     locked,
     open_pairs,
@@ -82,7 +82,7 @@ def load_corpus(corpus: Corpus) -> ParallelCorpus:
                 _build(corpus, origins, folder, key)
             return _open(corpus, folder / key)
     except OSError as error:
-        if error.errno in DISK_FULL:
+        if disk_full(error):
             raise MTError(
                 f"the disk is full ({error.filename or 'the cache folder'}); free space, or set "
                 "MT_CACHE to a folder on another disk"
@@ -275,7 +275,7 @@ class _Builder:
         sizes = [cut_size(len(rows_by_pair), size) for size in wanted.values()]
         cuts = cut(distinct.pair, distinct.source, distinct.target, free, sizes)
         for name, chosen in zip(wanted, cuts, strict=True):
-            if not len(chosen):
+            if not len(chosen) or sum(map(len, cuts)) == len(rows_by_pair):
                 raise MTError(
                     f"corpus: {len(rows_by_pair):,} training pairs are too few, or too alike, "
                     f"to cut a {name} set from; give {name} text of its own"

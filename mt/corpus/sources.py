@@ -21,7 +21,7 @@ from mt.corpus.formats import (
     read_table,
     table_form,
 )
-from mt.corpus.store import BATCH, DISK_FULL, first_line, hash_files, quiet
+from mt.corpus.store import BATCH, disk_full, first_line, hash_files, quiet
 from mt.errors import MTError
 from mt.recipe import Corpus, Source
 
@@ -103,13 +103,12 @@ def _open_files(source: Source, corpus: Corpus, option: str) -> Origin:
     columns = _columns(source, corpus)
     if path.is_dir():
         folder = _Folder(path, columns)
-        return Origin(
-            description,
-            source.weight,
-            train=folder.text("train", required=True),
-            valid=folder.text("valid", "dev"),
-            tests={name: text for name in folder.tests if (text := folder.text(name))},
-        )
+        valid = folder.text("valid", "dev")
+        tests = {name: text for name in folder.tests if (text := folder.text(name))}
+        # One source of several may bring held-out text alone.
+        alone = corpus.files is not None or len(corpus.sources) == 1 or not (valid or tests)
+        train = folder.text("train", required=alone)
+        return Origin(description, source.weight, train, valid, tests)
     if path.is_file() and table_form(path):
         return Origin(description, source.weight, train=_table(path, columns))
     if not path.parent.is_dir():
@@ -224,16 +223,17 @@ def _open_catalogue(source: Source, corpus: Corpus, option: str) -> Origin:
 
 
 def _open_hub(source: Source, corpus: Corpus, option: str) -> Origin:
-    texts: dict[str, Text] = {}
-    for ours in sorted(source.splits, key=lambda name: (name != "train", name != "valid", name)):
-        if ours not in ("train", "valid") and not re.fullmatch(r"test[\w-]*", ours):
-            raise MTError(f"{option}.splits: {ours!r} is no split; name train, valid or test*")
-        try:
-            texts[ours] = _hub_text(source, source.splits[ours], _columns(source, corpus))
-        except MTError as error:
-            if ours == "train":
-                raise
-            texts[ours] = Text(source.hub or "", _fail(error))
+    order = ["train", "valid", *sorted(set(source.splits) - {"train", "valid"})]
+    ours = [name for name in order if name in source.splits]
+    for name in ours[("train" in ours) + ("valid" in ours) :]:
+        if not re.fullmatch(r"test[\w-]*", name):
+            raise MTError(f"{option}.splits: {name!r} is no split; name train, valid or test...")
+    datasets = _download(source, [source.splits[name] for name in ours])
+    columns = _columns(source, corpus)
+    texts = {
+        name: _hub_text(f"{source.hub}, split {source.splits[name]}", columns, data)
+        for name, data in zip(ours, datasets, strict=True)
+    }
     config = f", {source.config}" if source.config else ""
     return Origin(
         f"{source.hub} (Hugging Face Hub{config})",
@@ -244,12 +244,9 @@ def _open_hub(source: Source, corpus: Corpus, option: str) -> Origin:
     )
 
 
-def _hub_text(source: Source, split: str, columns: Columns) -> Text:
-    place = f"{source.hub}, split {split}"
-    data = _download(source, split)
-    names = column_names(place, columns, data.column_names)
-
+def _hub_text(place: str, columns: Columns, data: datasets.Dataset) -> Text:
     def pairs() -> Iterator[Pair]:
+        names = column_names(place, columns, data.column_names)
         for batch in data.select_columns(names).iter(batch_size=BATCH):
             for values in zip(*(batch[name] for name in names), strict=True):
                 left, right = pick_pair(place, columns, dict(zip(names, values, strict=True)))
@@ -258,24 +255,27 @@ def _hub_text(source: Source, split: str, columns: Columns) -> Text:
     return Text(place, pairs, _fingerprint(*(Path(file["filename"]) for file in data.cache_files)))
 
 
-def _download(source: Source, split: str) -> datasets.Dataset:
+def _download(source: Source, splits: list[str]) -> list[datasets.Dataset]:
     import datasets
     import datasets.exceptions
 
     with quiet():
         try:
-            return datasets.load_dataset(source.hub, source.config, split=split)
+            found: list[datasets.Dataset] = datasets.load_dataset(
+                source.hub, source.config, split=splits
+            )
         except datasets.exceptions.DatasetNotFoundError as error:
             raise MTError(
                 f"corpus: {source.hub} is not on the hub, or not open to you ({first_line(error)})"
             ) from None
         except ValueError as error:  # an unknown configuration or split; the text lists those there
-            raise MTError(f"corpus: {source.hub}: {first_line(error)}") from None
+            raise MTError(f"corpus: {source.hub}: {' '.join(str(error).split())}") from None
         except Exception as error:
-            if isinstance(error, OSError) and error.errno in DISK_FULL:
-                raise
+            if full := disk_full(error):
+                raise full from None
             # The hub's client and its transport raise errors of many families.
             raise _unreachable(source, error) from None
+    return found
 
 
 def _unreachable(source: Source, error: Exception) -> MTError:

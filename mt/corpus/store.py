@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     import datasets
 
 BATCH = 10_000  # pairs in memory at a time
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class PairWriter:
@@ -112,6 +111,16 @@ def locked(path: Path) -> Iterator[None]:
 
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield
+
+
+def disk_full(error: BaseException) -> OSError | None:
+    """Find the full disk among an error and its causes."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            return cause
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def first_line(error: object) -> str:

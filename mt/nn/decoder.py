@@ -11,7 +11,7 @@ from mt.nn.architecture import Architecture
 from mt.nn.attention import make_attention
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Memory
-from mt.nn.recurrent import initialize_lstm, lstm_step
+from mt.nn.recurrent import lstm_step
 
 
 class DecoderState(NamedTuple):
@@ -96,9 +96,6 @@ class Decoder(nn.Module):
             nn.LSTM(bottom if layer == 0 else above, hidden_size, batch_first=True)
             for layer in range(architecture.decoder_layers)
         )
-        for lstm in self.layers:
-            assert isinstance(lstm, nn.LSTM)
-            initialize_lstm(lstm)
         self.attention = make_attention(architecture)
         self.combine = nn.Linear(2 * hidden_size, embedding_size)
         self.bridge = (

@@ -19,7 +19,10 @@ class Embedding(nn.Embedding):
         self.scale = size**0.5
         self.dropout = nn.Dropout(dropout)
         self.word_dropout = word_dropout
-        nn.init.normal_(self.weight, std=size**-0.5)
+
+    def reset_parameters(self) -> None:
+        """Draw first values, of variance 1 / embedding_size."""
+        nn.init.normal_(self.weight, std=self.embedding_dim**-0.5)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Look tokens `(…)` up: vectors `(…, E)`."""

@@ -71,9 +71,6 @@ class BidirectionalStack(nn.Module):
             nn.LSTM(input_size if layer == 0 else 2 * hidden_size, hidden_size, bidirectional=True)
             for layer in range(layers)
         )
-        for lstm in self.layers:
-            assert isinstance(lstm, nn.LSTM)
-            initialize_lstm(lstm)
 
     def forward(self, inputs: PackedSequence) -> tuple[PackedSequence, Tensor, Tensor]:
         """Run every layer.

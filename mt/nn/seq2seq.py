@@ -8,6 +8,7 @@ from mt.nn.architecture import Architecture
 from mt.nn.decoder import Decoder
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Encoder
+from mt.nn.recurrent import initialize_lstm
 
 
 class Seq2Seq(nn.Module):
@@ -17,13 +18,25 @@ class Seq2Seq(nn.Module):
         architecture: Sizes and wiring.
         source_vocabulary: Number of source tokens.
         target_vocabulary: Number of target tokens.
+        initialize: Draw good first weights, which takes time; of no use where stored ones follow.
 
     Raises:
-        ValueError: Options of the architecture clash; the message names them.
+        ValueError: Options of the architecture are out of range or clash; the message names them.
     """
 
-    def __init__(self, architecture: Architecture, source_vocabulary: int, target_vocabulary: int):
+    def __init__(
+        self,
+        architecture: Architecture,
+        source_vocabulary: int,
+        target_vocabulary: int,
+        initialize: bool = True,
+    ):
         super().__init__()
+        for name, value in vars(architecture).items():
+            if name.endswith(("_size", "_layers", "_heads")) and value < 1:
+                raise ValueError(f"model.{name} must be at least 1, not {value}")
+            if name.endswith("_dropout") and not 0 <= value <= 1:
+                raise ValueError(f"model.{name} must be from 0 to 1, not {value}")
         three_way = architecture.tie_embeddings == "three-way"
         if three_way and source_vocabulary != target_vocabulary:
             raise ValueError(
@@ -43,11 +56,20 @@ class Seq2Seq(nn.Module):
         target = Embedding(target_vocabulary, size, *dropouts)
         source = target if three_way else Embedding(source_vocabulary, size, *dropouts)
         output = nn.Linear(size, target_vocabulary)
-        nn.init.zeros_(output.bias)
-        nn.init.normal_(output.weight, std=size**-0.5)
         self.encoder = Encoder(architecture, source)
         self.decoder = Decoder(architecture, target, output)
         self.tie_weights()
+        if initialize:
+            self.initialize()
+
+    def initialize(self) -> None:
+        """Give LSTMs and the output layer better first weights than torch's own."""
+        for module in self.modules():
+            if isinstance(module, nn.LSTM):
+                initialize_lstm(module)
+        if self.architecture.tie_embeddings == "none":
+            nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
+        nn.init.zeros_(self.output.bias)
 
     def tie_weights(self) -> None:
         """Make tied weights one parameter again, after each was given a value of its own."""
