@@ -15,7 +15,7 @@ from typing import BinaryIO
 import torch
 
 from mt.errors import MTError
-from mt.lines import check_same_count, read_lines, stream_lines
+from mt.lines import read_lines, read_parallel, stream_lines
 from mt.options import Decoding, ScoreOptions, TranslateOptions
 from mt.parallel import CHUNK, Engine, Job
 from mt.translator import Translation, Translator
@@ -36,7 +36,7 @@ def translate_stream(bundle: Path, options: TranslateOptions, decoding: Decoding
         MTError: A file cannot be read or written; an output file is whole or as it was before.
     """
     engine = make_engine(bundle, decoding, options.n_best)
-    prefixes = None if options.prefixes is None else read_lines(options.prefixes)
+    prefixes = None if options.prefixes is None else list(read_lines(options.prefixes))
     with _open_input(options.input) as source, _open_output(options.output) as target:
         chunk = 1 if source.isatty() else CHUNK
         lines = stream_lines(source, str(options.input or "standard input"))
@@ -111,8 +111,7 @@ def score_files(bundle: Path, options: ScoreOptions) -> None:
     Raises:
         MTError: A file cannot be read, or the two differ in their number of lines.
     """
-    sources, targets = read_lines(options.source), read_lines(options.target)
-    check_same_count([(options.source, len(sources)), (options.target, len(targets))])
+    sources, targets = read_parallel([options.source, options.target])
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
     translator = Translator.load(bundle, options.device)
     for start in range(0, len(sources), CHUNK):

@@ -6,63 +6,128 @@ ends one.
 
 from __future__ import annotations
 
+import gzip
 import logging
-from collections.abc import Iterable, Iterator
+import lzma
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from mt.errors import MTError
 
 _log = logging.getLogger("mt")
+_CHUNK = 1 << 20  # bytes
 
 
-def read_lines(path: Path) -> list[str]:
-    """Read a file of sentences.
+def read_lines(path: Path) -> Iterator[str]:
+    """Yield the lines of a UTF-8 file without their ends; a BOM at its start is left out.
 
-    Raises:
-        MTError: The file cannot be read, or a line, which is named, is not UTF-8.
+    The file may be compressed: see `decompressed`.
+
+    Raises `MTError` where it cannot be read, or a line, which is named, is not UTF-8.
     """
+    number = 1  # of the first line in `block`
+    for block in _blocks(path):
+        try:
+            text = block.decode("utf-8")
+        except UnicodeDecodeError as error:
+            line = number + block.count(b"\n", 0, error.start)
+            raise MTError(
+                f"{path}: line {line} is not valid UTF-8; convert the file, for example with iconv"
+            ) from None
+        if number == 1:
+            text = text.removeprefix("\ufeff")
+        lines = text.split("\n")
+        if lines[-1] == "":
+            lines.pop()
+        for line_text in lines:
+            yield line_text[:-1] if line_text.endswith("\r") else line_text
+        number += len(lines)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """Yield the decompressed bytes of a file, cut after line ends only."""
+    rest: list[bytes] = []
+    for chunk in decompressed(path):
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*rest, chunk[:end]])
+            rest = []
+        if end < len(chunk):
+            rest.append(chunk[end:])
+    if rest:
+        yield b"".join(rest)
+
+
+def decompressed(path: Path) -> Iterator[bytes]:
+    """Yield the bytes of a file, unpacked where it ends in .gz, .xz or .zst.
+
+    Raises `MTError` where it cannot be read, is damaged or is cut short.
+    """
+    from zstandard import ZstdError
+
     try:
-        with open(path, "rb") as file:
-            return [
-                _decode(line, f"{path}, line {number}", strict=True)
-                for number, line in enumerate(file, start=1)
-            ]
+        if path.suffix == ".zst":
+            yield from _unpacked_zst(path)
+            return
+        openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
+        with openers.get(path.suffix, Path.open)(path, "rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                yield chunk
+    except EOFError:
+        raise MTError(f"{path} is cut short; fetch it again") from None
+    except (gzip.BadGzipFile, lzma.LZMAError, ZstdError) as error:
+        raise MTError(f"{path} is damaged ({error}); fetch it again") from None
     except OSError as error:
-        raise MTError(f"{path}: cannot read ({error.strerror})") from error
+        raise MTError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _unpacked_zst(path: Path) -> Iterator[bytes]:
+    # The library's stream reader takes a frame that is cut short for the end of the file.
+    from zstandard import ZstdDecompressor
+
+    decompressor = None
+    with path.open("rb") as stream:
+        while data := stream.read(_CHUNK):
+            while data:
+                decompressor = decompressor or ZstdDecompressor().decompressobj()
+                yield decompressor.decompress(data)
+                data = decompressor.unused_data if decompressor.eof else b""
+                decompressor = None if decompressor.eof else decompressor
+    if decompressor is not None:
+        raise EOFError
 
 
 def stream_lines(file: BinaryIO, name: str) -> Iterator[str]:
-    """Read lines as they come; a byte that is not UTF-8 becomes U+FFFD, with a warning."""
+    """Yield lines as they come; a byte that is not UTF-8 becomes U+FFFD, with a warning."""
     for number, line in enumerate(file, start=1):
-        yield _decode(line, f"{name}, line {number}", strict=False)
-
-
-def _decode(line: bytes, where: str, strict: bool) -> str:
-    if line.endswith(b"\n"):
-        line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
-    try:
-        text = line.decode()
-    except UnicodeDecodeError as error:
-        if strict:
-            raise MTError(
-                f"{where}: not UTF-8; convert the file, with iconv for example"
-            ) from error
-        _log.warning("%s: not UTF-8; U+FFFD stands for the bytes that cannot be read", where)
-        text = line.decode(errors="replace")
-    return text.removeprefix("\ufeff")
-
-
-def check_same_count(counts: Iterable[tuple[Path, int]]) -> None:
-    """Check that files which translate each other have as many lines as the first.
-
-    Raises:
-        MTError: Two of them differ; both are named with their counts.
-    """
-    (first, expected), *others = counts
-    for path, count in others:
-        if count != expected:
-            raise MTError(
-                f"{first} has {expected:,} lines but {path} has {count:,}; "
-                "line N of one must translate line N of the other"
+        if line.endswith(b"\n"):
+            line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
+        try:
+            text = line.decode()
+        except UnicodeDecodeError:
+            _log.warning(
+                "%s: line %d is not valid UTF-8; U+FFFD stands for its bytes", name, number
             )
+            text = line.decode(errors="replace")
+        yield text.removeprefix("\ufeff") if number == 1 else text
+
+
+def read_parallel(paths: Sequence[Path]) -> list[list[str]]:
+    """Read files whose lines N translate each other.
+
+    Raises `MTError` as `read_lines` does, and for files that differ in their number of lines.
+    """
+    columns = [list(read_lines(path)) for path in paths]
+    for path, column in zip(paths[1:], columns[1:], strict=True):
+        if len(column) != len(columns[0]):
+            raise line_counts_differ(paths[0], len(columns[0]), path, len(column))
+    return columns
+
+
+def line_counts_differ(first: Path, lines: int, second: Path, other_lines: int) -> MTError:
+    """Say that two files which should translate each other do not."""
+    return MTError(
+        f"{first} has {lines:,} lines but {second} has {other_lines:,}; "
+        "line N of one must translate line N of the other"
+    )

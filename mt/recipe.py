@@ -20,6 +20,8 @@ class Source:
     """Dataset on the Hugging Face Hub, such as `bentrevett/multi30k`."""
     config: str | None = None
     """Configuration of the hub dataset, such as `de-en`."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub dataset; a commit makes a recipe repeatable."""
     splits: dict[str, str] = field(
         default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
     )

@@ -8,23 +8,21 @@ a table's cell becomes a space, so that a sentence is one line everywhere.
 from __future__ import annotations
 
 import csv
-import gzip
 import json
-import lzma
 import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any, NamedTuple
 
 from mt.errors import MTError
+from mt.lines import decompressed, line_counts_differ, read_lines
 
 Pair = tuple[str, str]
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
 TABLES = ("tsv", "csv", "jsonl", "parquet")
 
-_CHUNK = 1 << 20  # bytes
 _LONE_CR = "\ufdd0"  # a noncharacter: stands in for a lone CR, at which `csv` would end a row
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _LINE_BREAKS = re.compile(r"\s*\n\s*")
@@ -50,12 +48,12 @@ def read_line_pair(source: Path, target: Path) -> Iterator[Pair]:
         translation = next(right, None)
         if translation is None:
             lines = count + 1 + sum(1 for _ in left)
-            raise _uneven(source, lines, target, count)
+            raise line_counts_differ(source, lines, target, count)
         count += 1
         yield text, translation
     rest = sum(1 for _ in right)
     if rest:
-        raise _uneven(source, count, target, count + rest)
+        raise line_counts_differ(source, count, target, count + rest)
 
 
 def read_table(path: Path, columns: Columns) -> Iterator[Pair]:
@@ -85,87 +83,6 @@ def table_form(path: Path) -> str | None:
 def one_line(text: str) -> str:
     """Replace line breaks (LF, CRLF) and the blanks around them by one space."""
     return _LINE_BREAKS.sub(" ", text) if "\n" in text else text
-
-
-def read_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a UTF-8 file without their ends; a BOM at its start is left out."""
-    number = 1  # of the first line in `block`
-    for block in _blocks(path):
-        try:
-            text = block.decode("utf-8")
-        except UnicodeDecodeError as error:
-            line = number + block.count(b"\n", 0, error.start)
-            raise MTError(
-                f"{path}: line {line} is not valid UTF-8; convert the file, for example with iconv"
-            ) from None
-        if number == 1:
-            text = text.removeprefix("\ufeff")
-        lines = text.split("\n")
-        if lines[-1] == "":
-            lines.pop()
-        for line_text in lines:
-            yield line_text[:-1] if line_text.endswith("\r") else line_text
-        number += len(lines)
-
-
-def _blocks(path: Path) -> Iterator[bytes]:
-    """Yield the decompressed bytes of a file, cut after line ends only."""
-    rest: list[bytes] = []
-    for chunk in _decompressed(path):
-        end = chunk.rfind(b"\n") + 1
-        if end:
-            yield b"".join([*rest, chunk[:end]])
-            rest = []
-        if end < len(chunk):
-            rest.append(chunk[end:])
-    if rest:
-        yield b"".join(rest)
-
-
-def _decompressed(path: Path) -> Iterator[bytes]:
-    from zstandard import ZstdError
-
-    try:
-        if path.suffix == ".zst":
-            yield from _decompressed_zst(path)
-            return
-        openers: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open}
-        with openers.get(path.suffix, _open)(path) as stream:
-            while chunk := stream.read(_CHUNK):
-                yield chunk
-    except EOFError:
-        raise MTError(f"{path} is cut short; fetch it again") from None
-    except (gzip.BadGzipFile, lzma.LZMAError, ZstdError) as error:
-        raise MTError(f"{path} is damaged ({error}); fetch it again") from None
-    except OSError as error:
-        raise MTError(f"cannot read {path}: {error.strerror or error}") from None
-
-
-def _open(path: Path) -> IO[bytes]:
-    return path.open("rb")
-
-
-def _decompressed_zst(path: Path) -> Iterator[bytes]:
-    # The library's stream reader takes a frame that is cut short for the end of the file.
-    from zstandard import ZstdDecompressor
-
-    decompressor = None
-    with path.open("rb") as stream:
-        while data := stream.read(_CHUNK):
-            while data:
-                decompressor = decompressor or ZstdDecompressor().decompressobj()
-                yield decompressor.decompress(data)
-                data = decompressor.unused_data if decompressor.eof else b""
-                decompressor = None if decompressor.eof else decompressor
-    if decompressor is not None:
-        raise EOFError
-
-
-def _uneven(source: Path, source_lines: int, target: Path, target_lines: int) -> MTError:
-    return MTError(
-        f"{source} has {source_lines:,} lines but {target} has {target_lines:,}; "
-        "line N of one must translate line N of the other"
-    )
 
 
 def _read_tsv(path: Path, columns: Columns) -> Iterator[Pair]:
@@ -240,7 +157,7 @@ def _read_parquet(path: Path, columns: Columns) -> Iterator[Pair]:
     with tempfile.TemporaryDirectory(prefix="mt-") as folder:
         plain = Path(folder, "table.parquet")
         with plain.open("wb") as stream:
-            for chunk in _decompressed(path):
+            for chunk in decompressed(path):
                 stream.write(chunk)
         yield from _read_plain_parquet(path, plain, columns)
 

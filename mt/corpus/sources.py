@@ -262,7 +262,7 @@ def _download(source: Source, splits: list[str]) -> list[datasets.Dataset]:
     with quiet():
         try:
             found: list[datasets.Dataset] = datasets.load_dataset(
-                source.hub, source.config, split=splits
+                source.hub, source.config, split=splits, revision=source.revision
             )
         except datasets.exceptions.DatasetNotFoundError as error:
             raise MTError(

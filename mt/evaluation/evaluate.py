@@ -11,7 +11,7 @@ from mt.bundle import load_bundle
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, write_scores
 from mt.files import write_atomically
-from mt.lines import check_same_count, read_lines
+from mt.lines import read_parallel
 from mt.parallel import CHUNK, Engine, Job
 
 _log = logging.getLogger("mt")
@@ -38,9 +38,7 @@ def evaluate(
     Raises:
         MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines.
     """
-    sources = read_lines(source)
-    streams = [read_lines(path) for path in references]
-    check_same_count([(source, len(sources)), *zip(references, map(len, streams), strict=True)])
+    sources, *streams = read_parallel([source, *references])
     began = time.monotonic()
     jobs = (
         Job(sources[start : start + CHUNK], None, start + 1)

@@ -13,8 +13,9 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.corpus.formats import Columns, read_line_pair, read_lines, read_table
+from mt.corpus.formats import Columns, read_line_pair, read_table
 from mt.errors import MTError
+from mt.lines import read_lines
 
 EN_DE = Columns("en", "de")
 PAIRS = [
