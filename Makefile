@@ -15,13 +15,14 @@ REPORT = $(firstword $(shell ls -t runs/*/report.html runs/*/*/report.html 2>/de
 setup: $(VENV)/.ready  ## make the environment
 
 $(VENV)/.ready: pyproject.toml constraints.txt
-	$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 10) <= sys.version_info < (3, 14))' || \
 	  { echo "mt needs Python 3.10 to 3.13; set PYTHON=python3.12, for example" >&2; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt --group dev --editable .
-	touch $@
+	@test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "setting up $(VENV), which takes a minute or two"
+	@$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
+	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
+	@$(VENV)/bin/python -m pip install -qq --constraint constraints.txt --group dev --editable .
+	@touch $@
 
 train: $(RUN)/scores.json  ## corpus, tokenizer, training, evaluation, report: RECIPE=… ARGS="--trainer.max_epochs 3"
 
@@ -31,15 +32,21 @@ $(RUN)/.arguments: FORCE
 	@mkdir -p $(@D)
 	@printf '%s\n' '$(subst ','\'',$(ARGS))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(ARGS))' > $@
 
-$(RUN)/scores.json: $(RECIPE) $(RUN)/.arguments | $(VENV)/.ready
-	$(MT) train $(RECIPE) --output $(RUN) $(ARGS) $(if $(filter --resume --overwrite,$(ARGS)),,\
+# What a run is made from: its recipe, the tokenizer's, and the local text that ARGS names.
+TOKENIZER := $(wildcard $(shell sed -n 's/^tokenizer: *//p' $(RECIPE) 2>/dev/null))
+FILES := $(shell printf '%s\n' $(ARGS) | sed -n -e '/^--corpus.files$$/{n;p;}' -e 's/^--corpus.files=//p')
+TEXT := $(if $(FILES),$(wildcard $(FILES) $(FILES)/*))
+
+$(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments | $(VENV)/.ready
+	@$(MT) train $(RECIPE) --output $(RUN) $(ARGS) $(if $(filter --resume --overwrite,$(ARGS)),,\
 	  $$(if [ $(RUN)/recipe.yaml -nt $(RUN)/.arguments ] && [ $(RUN)/recipe.yaml -nt $(RECIPE) ] && \
 	       ! [ -e $(RUN)/scores.json ]; then echo --resume; else echo --overwrite; fi))
 
 test: $(VENV)/.ready  ## the whole suite
 	$(VENV)/bin/python -m pytest
 
-translate: $(RUN)/scores.json  ## translate lines from standard input
+translate: $(VENV)/.ready  ## translate lines from standard input
+	@test -d $(RUN)/bundle || { echo "no translator in $(RUN); run \`make train\` first" >&2; exit 1; }
 	@$(MT) translate $(RUN)/bundle $(ARGS)
 
 report:  ## open the newest report

@@ -158,6 +158,10 @@ def main() -> None:
     except BrokenPipeError:  # the reader, such as `head`, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
+    except OSError as error:  # a full disk, say: nothing that a traceback would explain
+        place = f"{error.filename}: " if error.filename else ""
+        print(f"mt: error: {place}{error.strerror or error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

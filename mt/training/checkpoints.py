@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import torch
 
+from mt.errors import MTError
 from mt.training.module import ends_update
 
 _log = logging.getLogger("mt")
@@ -60,7 +61,14 @@ class Checkpoints(L.Callback):
         """Write a checkpoint; a reader sees it whole or not at all."""
         path = self.folder / f"step-{trainer.global_step}.ckpt"
         temporary = path.with_suffix(".part")
-        trainer.save_checkpoint(temporary)
+        try:
+            trainer.save_checkpoint(temporary)
+        except (OSError, RuntimeError) as error:  # torch raises the second where a disk is full
+            temporary.unlink(missing_ok=True)
+            raise MTError(
+                f"{path}: cannot write the checkpoint ({error}); free some disk space, then go on "
+                "with --resume"
+            ) from error
         if trainer.is_global_zero:
             with open(temporary, "rb") as file:
                 os.fsync(file.fileno())
