@@ -1,0 +1,72 @@
+"""What every test may use: one thread, a cache of its own, tiny text and small random models."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny tensors gain nothing from more
+
+import pytest
+import torch
+from hypothesis import settings
+
+from mt.bundle import Bundle
+from mt.nn.architecture import Architecture
+from mt.nn.seq2seq import Seq2Seq
+from mt.recipe import TokenizerSpec
+from mt.search.options import SearchOptions
+from mt.tokenizer import Tokenizer, Tokenizers, train_tokenizer
+
+settings.register_profile("mt", deadline=None, print_blob=True)
+settings.load_profile("mt")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Keep what can be made again out of the user's own cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MT_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def words() -> list[str]:
+    """Sentences of invented words over the letters a to j."""
+    generator = random.Random(1)
+    vocabulary = [
+        "".join(generator.choices("abcdefghij", k=generator.randint(1, 6))) for _ in range(60)
+    ]
+    return [" ".join(generator.choices(vocabulary, k=generator.randint(1, 8))) for _ in range(400)]
+
+
+@pytest.fixture(scope="session")
+def tokenizer(cache: Path, words: list[str]) -> Tokenizer:
+    """A BPE model with byte fallback."""
+    return train_tokenizer(TokenizerSpec(vocab_size=300), lambda: words)
+
+
+@pytest.fixture(scope="session")
+def letters(cache: Path, words: list[str]) -> Tokenizer:
+    """A model whose tokens are single letters, so that every token string has one spelling."""
+    spec = TokenizerSpec(vocab_size=15, byte_fallback=False)
+    return train_tokenizer(spec, lambda: words)
+
+
+@pytest.fixture(scope="session")
+def make_bundle(tokenizer: Tokenizer, letters: Tokenizer) -> Callable[..., Bundle]:
+    """Make a bundle with a small random model; keywords are options of the architecture."""
+
+    def make(joint: bool = True, seed: int = 1, **options: object) -> Bundle:
+        tokenizers = Tokenizers(letters, letters if joint else tokenizer)
+        sizes: dict[str, object] = {"embedding_size": 12, "hidden_size": 16}
+        if not joint:
+            sizes["tie_embeddings"] = "two-way"
+        torch.manual_seed(seed)
+        model = Seq2Seq(Architecture(**(sizes | options)), *map(len, tokenizers))  # type: ignore[arg-type]
+        return Bundle(model.eval(), tokenizers, ("xx", "yy"), SearchOptions(), "# A model\n")
+
+    return make

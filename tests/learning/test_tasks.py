@@ -1,0 +1,111 @@
+"""Small models must learn to copy, reverse and sort sequences that they have never seen."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mt.batches import collate, pad, plan_updates
+from mt.nn.architecture import Architecture
+from mt.nn.seq2seq import Seq2Seq
+from mt.recipe import Training
+from mt.search import SearchOptions, search
+from mt.tokenizer import BOS, EOS, PAD, UNK
+from mt.training.module import Budget, TranslationModule
+from mt.training.schedules import learning_rate
+
+Rows = list[list[int]]
+
+COPY, REVERSE, SORT = 4, 5, 6  # the first token says what is wanted
+SYMBOLS = range(7, 15)
+VOCABULARY = 15
+UPDATES = 600
+
+
+def answer(source: list[int]) -> list[int]:
+    task, *symbols = source
+    return {COPY: symbols, REVERSE: symbols[::-1], SORT: sorted(symbols)}[task]
+
+
+def questions(count: int, shortest: int, generator: random.Random) -> Rows:
+    return [
+        [generator.choice((COPY, REVERSE, SORT)), *generator.choices(SYMBOLS, k=length)]
+        for length in (generator.randint(shortest, 6) for _ in range(count))
+    ]
+
+
+def train(architecture: Architecture, sources: Rows) -> Seq2Seq:
+    torch.manual_seed(1)
+    model = Seq2Seq(architecture, VOCABULARY, VOCABULARY)
+    options = Training(learning_rate=1e-2, warmup_steps=30, schedule="linear", label_smoothing=0.05)
+    module = TranslationModule(model, options, seed=1, budget=Budget(UPDATES, None))
+    optimizer = module.configure_optimizers()
+    targets = [answer(source) for source in sources]
+    lengths = (np.array([len(row) + 1 for row in rows]) for rows in (sources, targets))
+    plan = plan_updates(*lengths, tokens=700, seed=1, epoch=0)
+    model.train()
+    for step in range(UPDATES):
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(options, step, step / UPDATES)
+        update = plan[step % len(plan)]
+        sums = module.loss_sums(
+            collate([sources[n] for n in update], [targets[n] for n in update], update)
+        )
+        optimizer.zero_grad()
+        (sums.smoothed / sums.target_tokens).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+    return model.eval()
+
+
+def decode(model: Seq2Seq, sources: Rows, beam_size: int) -> Rows:
+    with torch.no_grad():
+        ids, lengths = pad([[*row, EOS] for row in sources])
+        state = model.decoder.start(model.encoder(ids, lengths))
+        options = SearchOptions(beam_size=beam_size)
+        found = search(
+            model.decoder,
+            state,
+            lengths - 1,
+            options,
+            bos=BOS,
+            eos=EOS,
+            forbidden=(PAD, UNK, BOS),
+        )
+    return [best[0].tokens for best in found]
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"attention": "dot"},
+        {"attention": "multi-head", "encoder_layers": 2, "decoder_layers": 2},
+        {"attention": "additive", "wiring": "input-feeding"},
+        {"attention": "general", "bridge": "zero", "tie_embeddings": "two-way"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_learns_to_copy_reverse_and_sort(options: dict[str, Any]) -> None:
+    generator = random.Random(1)
+    unseen = questions(300, 3, generator)
+    known = {tuple(source) for source in unseen}
+    sources = [source for source in questions(20_000, 1, generator) if tuple(source) not in known]
+    architecture = Architecture(
+        embedding_size=32,
+        hidden_size=64,
+        embedding_dropout=0.0,
+        layer_dropout=0.0,
+        output_dropout=0.0,
+        **options,
+    )
+    model = train(architecture, sources)
+    for beam_size in (1, 4):
+        decoded = decode(model, unseen, beam_size)
+        for task in (COPY, REVERSE, SORT):
+            right = [d == answer(s) for s, d in zip(unseen, decoded, strict=True) if s[0] == task]
+            assert sum(right) / len(right) >= 0.95, f"task {task}, beam of {beam_size}"
