@@ -14,7 +14,7 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser
 
 from mt.errors import MTError
-from mt.recipe import Recipe, TokenizerSpec
+from mt.recipe import Corpus, Recipe, TokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -278,19 +278,20 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     Raises:
         MTError: The recipe is missing, or it or an option is wrong.
     """
-    parser = _recipe_parser()
     if not arguments or arguments[0].startswith("-"):
         if "--help" in arguments or "-h" in arguments:
-            parser.parse_args(["--help"])
+            _recipe_parser().parse_args(["--help"])
         raise MTError("name a recipe first: `mt train recipes/quickstart.yaml`")
     path = Path(arguments[0])
+    content = _read_recipe(path)
+    parser = _recipe_parser()
     # jsonargparse has an option of that name for other purposes.
     print_config = "--print_config" in arguments
     overrides = [argument for argument in arguments[1:] if argument != "--print_config"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            base = parser.parse_object(_read_recipe(path))
+            base = parser.parse_object(content)
         except argparse.ArgumentError as error:
             raise MTError(f"{path}: {_one_line(str(error))}") from error
         except MTError as error:
@@ -305,7 +306,8 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
     )
     given = {a.partition("=")[0].removeprefix("--") for a in overrides if a.startswith("--")}
-    recipe = replace(recipe, auto=[name for name in recipe.auto if name not in given])
+    auto = [name for name in recipe.auto if name not in given]
+    recipe = replace(recipe, auto=auto, corpus=_absolute(recipe.corpus))
     return TrainOptions(
         recipe,
         Path(parsed.output or f"runs/{path.stem}"),
@@ -313,6 +315,16 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         parsed.overwrite,
         print_config,
     )
+
+
+def _absolute(corpus: Corpus) -> Corpus:
+    """Complete the paths that were given on the command line, so that the recipe stands alone."""
+
+    def here(files: str | None) -> str | None:
+        return None if files is None else str(Path.cwd() / Path(files).expanduser())
+
+    sources = [replace(source, files=here(source.files)) for source in corpus.sources]
+    return replace(corpus, files=here(corpus.files), sources=sources)
 
 
 def project_root(path: Path) -> Path:

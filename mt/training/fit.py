@@ -97,7 +97,9 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     run = RunFolder(output)
     logging.getLogger("lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    leader = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    # Whoever launches the processes (Lightning, torchrun, SLURM), the first has no other number.
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    leader = all(int(os.environ.get(name, "0")) == 0 for name in ranks)
     if leader:
         _check_folder(run, resume, overwrite)
     corpus = load_corpus(recipe.corpus)
@@ -140,14 +142,10 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     _log.info("model      %s parameters", f"{_parameters(model):,}")
 
     def keep(best: Bundle) -> None:
-        save_bundle(
-            best._replace(card=model_card(best.languages, facts, [], recipe_yaml(recipe))),
-            run.bundle,
-        )
+        card = model_card(best.languages, facts, [], _published(recipe))
+        save_bundle(best._replace(card=card), run.bundle)
 
-    module, seconds = _fit(recipe, run, text, corpus, bundle, keep, budget_of, resume)
-    if module is None:
-        return
+    seconds = _fit(recipe, run, text, corpus, bundle, keep, budget_of, resume)
     _evaluate(recipe, run, corpus, [*facts, ("Training time", duration(seconds))])
 
 
@@ -203,6 +201,19 @@ def recipe_yaml(recipe: Recipe) -> str:
     """Write a recipe as YAML that `mt train` reads back."""
     plain = json.loads(json.dumps(asdict(recipe)))  # tuples become lists
     return yaml.safe_dump(plain, sort_keys=False, allow_unicode=True)
+
+
+def _published(recipe: Recipe) -> str:
+    """Write a recipe for others to read: folders of this machine are none of their business."""
+
+    def name(files: str | None) -> str | None:
+        return None if files is None else Path(files).name
+
+    corpus = recipe.corpus
+    sources = [replace(source, files=name(source.files)) for source in corpus.sources]
+    return recipe_yaml(
+        replace(recipe, corpus=replace(corpus, files=name(corpus.files), sources=sources))
+    )
 
 
 def _both_sides(corpus: ParallelCorpus) -> Iterator[str]:
@@ -283,7 +294,8 @@ def _fit(
     keep: Callable[[Bundle], None],
     budget_of: Callable[[int], Budget],
     resume: bool,
-) -> tuple[TranslationModule | None, float]:
+) -> float:
+    """Train, and return the seconds that it took, over all resumptions."""
     options = {name: value for name, value in recipe.trainer.items() if name not in _OURS}
     log_every = options.pop("log_every_n_steps", None) or 50
     tensorboard = TensorBoardLogger(run.path, name="tensorboard", version="")
@@ -332,7 +344,7 @@ def _fit(
             weights_only=True,
         )
     trainer.strategy.barrier()
-    return (None if trainer.interrupted else module), module.seconds
+    return module.seconds
 
 
 def _evaluate(
@@ -369,7 +381,7 @@ def _evaluate(
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     all_scores = [one.scores for one in sets]
-    described = recipe_yaml(recipe)
+    described = _published(recipe)
     card = model_card(bundle.languages, [*facts, *fidelity], all_scores, described)
     save_bundle(bundle._replace(card=card), run.bundle)
     write_report(

@@ -118,6 +118,13 @@ class Progress(L.Callback):
         if trainer.global_step % self.log_every == 0 or trainer.should_stop:
             self._log(trainer, pl_module)
 
+    def on_exception(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
+    ) -> None:
+        """Tell how to go on after Ctrl-C, which Lightning turns into the end of the process."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+            self.say("interrupted; --resume goes on from the last checkpoint")
+
     def tick(self, trainer: L.Trainer, module: TranslationModule) -> None:
         """Add the time since the last call to the run's seconds, alike on all devices."""
         now = time.monotonic()
