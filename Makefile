@@ -26,21 +26,23 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 train: $(RUN)/scores.json  ## corpus, tokenizer, training, evaluation, report: RECIPE=… ARGS="--trainer.max_epochs 3"
 
-# The options of a run are kept beside it, so that other ARGS make it stale. A run that was
-# interrupted goes on where it stood; one whose recipe or options have changed starts again.
+# How a run is to start is said once; all other options are kept beside it, and others make it stale.
+ONCE := $(filter --resume --overwrite,$(ARGS))
+OPTIONS := $(subst ','\'',$(if $(ONCE),$(filter-out $(ONCE),$(ARGS)),$(ARGS)))
 $(RUN)/.arguments: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(subst ','\'',$(ARGS))' | cmp -s - $@ || printf '%s\n' '$(subst ','\'',$(ARGS))' > $@
+	@printf '%s\n' '$(OPTIONS)' | cmp -s - $@ || printf '%s\n' '$(OPTIONS)' > $@
 
 # What a run is made from: its recipe, the tokenizer's, and the local text that ARGS names.
 TOKENIZER := $(wildcard $(shell sed -n 's/^tokenizer: *//p' $(RECIPE) 2>/dev/null))
 FILES := $(shell printf '%s\n' $(ARGS) | sed -n -e '/^--corpus.files$$/{n;p;}' -e 's/^--corpus.files=//p')
 TEXT := $(if $(FILES),$(wildcard $(FILES) $(FILES)/*))
 
-$(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments | $(VENV)/.ready
-	@$(MT) train $(RECIPE) --output $(RUN) $(ARGS) $(if $(filter --resume --overwrite,$(ARGS)),,\
-	  $$(if [ $(RUN)/recipe.yaml -nt $(RUN)/.arguments ] && [ $(RUN)/recipe.yaml -nt $(RECIPE) ] && \
-	       ! [ -e $(RUN)/scores.json ]; then echo --resume; else echo --overwrite; fi))
+# A run that was interrupted goes on where it stood, unless something has changed since.
+$(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE),FORCE) | $(VENV)/.ready
+	@$(MT) train $(RECIPE) --output $(RUN) $(ARGS) $(if $(ONCE),,$$( \
+	  if [ -e $(RUN)/recipe.yaml ] && ! [ -e $@ ] && \
+	    [ -z "$$(find $^ -prune -newer $(RUN)/recipe.yaml)" ]; then echo --resume; else echo --overwrite; fi))
 
 test: $(VENV)/.ready  ## the whole suite
 	$(VENV)/bin/python -m pytest

@@ -38,7 +38,8 @@ def translate_stream(bundle: Path, options: TranslateOptions, decoding: Decoding
     engine = make_engine(bundle, decoding, options.n_best)
     prefixes = None if options.prefixes is None else list(read_lines(options.prefixes))
     with _open_input(options.input) as source, _open_output(options.output) as target:
-        chunk = 1 if source.isatty() else CHUNK
+        terminal = source.isatty()
+        chunk = 1 if terminal else CHUNK
         lines = stream_lines(source, str(options.input or "standard input"))
         sources: list[list[str]] = []
 
@@ -50,7 +51,7 @@ def translate_stream(bundle: Path, options: TranslateOptions, decoding: Decoding
                 yield Job(texts, begin, first)
                 first += len(texts)
 
-        for translations in engine.translate(jobs()):
+        for translations in engine.translate(jobs(), at_once=terminal):
             for text, found in zip(sources.pop(0), translations, strict=True):
                 target.write(_format(text, found, options.format).encode())
             target.flush()

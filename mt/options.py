@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 import yaml
 from docstring_parser import parse_from_object
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, set_parsing_settings
 
 from mt.errors import MTError
 from mt.recipe import Corpus, Recipe, TokenizerSpec
@@ -74,7 +75,7 @@ class TranslateOptions:
     """`text`: a line each; `jsonl`: objects with source, and text, score, log_probability and
     tokens (end of sentence included) of each translation."""
     prefixes: Path | None = None
-    """File whose line N is how the translation of line N must begin."""
+    """File whose line N is how the translation of line N must begin (default: none)."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class TokenizerOptions:
     """The model file (default: SPEC with the ending .model)."""
 
 
-_T = TypeVar("_T")
+set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a recipe's fields
 
 
 class _Parser(ArgumentParser):
@@ -144,7 +145,8 @@ def _one_line(message: str) -> str:
         text = f"{lines[0]} expected one of {kinds}, got {given.removeprefix('Given value: ')}"
     for name in ("int", "float", "str", "bool", "NoneType"):
         text = text.replace(f"<class '{name}'>", "null" if name == "NoneType" else name)
-    return text.replace("typing.Literal", "one of ").replace('Parser key "', "").replace('":', ":")
+    text = re.sub(r'Parser key "([^"]+)"', r"\1", text).replace("typing.Literal", "one of ")
+    return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
 
 
 def parse_command(
@@ -206,7 +208,14 @@ def parse_command(
                 shown = " ".join(default) if isinstance(default, list) else default
                 settings["help"] += f" (default: {shown})"
             parser.add_argument(f"--{option.name.replace('_', '-')}", **settings)
-    parsed = parser.parse_args([_dashes(argument) for argument in arguments])
+    try:
+        parsed = parser.parse_args([_dashes(argument) for argument in arguments])
+    except MTError as error:  # jsonargparse names an option by its key
+        names = "|".join(option.name for kind in kinds for option in fields(kind))
+        pattern = rf"(?<![\w-])({names})(?=[:,;]| element)"
+        raise MTError(
+            re.sub(pattern, lambda match: "--" + match[1].replace("_", "-"), str(error))
+        ) from error
     instances = []
     for kind in kinds:
         hints = get_type_hints(kind)

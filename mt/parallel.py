@@ -61,8 +61,15 @@ class Engine:
         # Loaded here as well, so that a mistake is one line and not one of each process.
         _load(self._device, *self._arguments)
 
-    def translate(self, jobs: Iterable[Job]) -> Iterator[list[list[Translation]]]:
-        """Translate jobs, in order, as they come."""
+    def translate(
+        self, jobs: Iterable[Job], at_once: bool = False
+    ) -> Iterator[list[list[Translation]]]:
+        """Translate jobs, in order, as they come.
+
+        Args:
+            jobs: What to translate.
+            at_once: Answer each job before asking for the next, as a person at a terminal expects.
+        """
         if self.devices == 1:
             yield from map(_work, jobs)
             return
@@ -72,8 +79,8 @@ class Engine:
             names.put(f"cuda:{number}" if self._device.startswith("cuda") else self._device)
         with context.Pool(self.devices, _start, (names, *self._arguments)) as pool:
             # No more in flight than keeps every process busy: the input may be endless.
-            jobs = iter(jobs)
-            waiting = [pool.apply_async(_work, (job,)) for job in islice(jobs, 2 * self.devices)]
+            jobs, ahead = iter(jobs), 1 if at_once else 2 * self.devices
+            waiting = [pool.apply_async(_work, (job,)) for job in islice(jobs, ahead)]
             while waiting:
                 yield waiting.pop(0).get()
                 waiting += [pool.apply_async(_work, (job,)) for job in islice(jobs, 1)]

@@ -100,6 +100,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     # Whoever launches the processes (Lightning, torchrun, SLURM), the first has no other number.
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     leader = all(int(os.environ.get(name, "0")) == 0 for name in ranks)
+    _seconds(recipe.trainer.get("max_time"))  # a mistake is told before the corpus is fetched
     if leader:
         _check_folder(run, resume, overwrite)
     corpus = load_corpus(recipe.corpus)

@@ -1,0 +1,138 @@
+"""`mt evaluate`, `mt score` and `mt tokenizer`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import sentencepiece
+from conftest import Command, Run
+
+
+def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_path: Path) -> None:
+    text = project / "text"
+    lines = (text / "test.yy").read_text().splitlines()
+    (tmp_path / "other.yy").write_text("".join(f"{line.upper()}\n" for line in lines))
+    done = mt(
+        "evaluate", run.bundle, "--source", text / "test.xx", "--reference", text / "test.yy",
+        "other.yy", "--metric", "bleu", "chrf", "ter", "bleu-lc-tok", "--output", "scored",
+        cwd=tmp_path,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert [row[0] for row in rows] == ["bleu", "chrf", "ter", "bleu-lc-tok"]
+    assert all("nrefs:2|" in row[2] for row in rows)
+    assert len({row[2] for row in rows}) == 4
+    folder = tmp_path / "scored"
+    assert {path.name for path in folder.iterdir()} == {
+        "hypotheses.txt", "report.html", "scores.json",
+    }  # fmt: skip
+    [scored] = json.loads((folder / "scores.json").read_text())["sets"]
+    assert (scored["name"], scored["sentences"]) == ("test.xx", 31)
+    assert [[s["metric"], f"{s['score']:.2f}", s["signature"]] for s in scored["scores"]] == rows
+    translated = mt("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
+    assert (folder / "hypotheses.txt").read_text() == translated.out
+    assert "</html>" in (folder / "report.html").read_text()
+
+
+def test_json_is_scores_json_on_any_number_of_devices(
+    mt: Command, run: Run, project: Path, tmp_path: Path
+) -> None:
+    outs = []
+    for devices in (1, 2):
+        done = mt(
+            "evaluate", run.bundle, "--source", project / "text/test.xx", "--reference",
+            project / "text/test.yy", "--devices", devices, "--json", cwd=tmp_path,
+        )  # fmt: skip
+        assert done.status == 0, done.err
+        # The default folder; and the same scores as at the end of training.
+        folder = tmp_path / "runs/evaluate/test.xx"
+        assert (folder / "scores.json").read_text() == done.out
+        outs.append((done.out, (folder / "hypotheses.txt").read_bytes()))
+    assert outs[0] == outs[1]
+    [scored] = json.loads(outs[0][0])["sets"]
+    [trained] = json.loads((run.folder / "scores.json").read_text())["sets"]
+    assert scored["scores"] == trained["scores"]
+
+
+def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "three").write_text("ba\n\u2028\nce\r\n")
+    (tmp_path / "two").write_text("ba\nce")
+    (tmp_path / "bad").write_bytes(b"ba\n\xfe\nce\n")
+    (tmp_path / "none").touch()
+    for arguments, words in (
+        (["evaluate", "--source", "three", "--reference", "two"], ["three", "3", "two", "2"]),
+        (["evaluate", "--source", "three", "--reference", "three", "two"], ["two has 2"]),
+        (["evaluate", "--source", "bad", "--reference", "three"], ["bad: line 2", "UTF-8"]),
+        (["evaluate", "--source", "none", "--reference", "none"], ["nothing to score"]),
+        (["score", "--source", "three", "--target", "two"], ["three has 3", "two has 2"]),
+        (["score", "--source", "three", "--target", "bad"], ["bad: line 2", "UTF-8"]),
+    ):
+        command, *rest = arguments
+        done = mt(command, run.bundle, *rest, cwd=tmp_path)
+        assert done.status == 2, arguments
+        assert done.out == ""
+        assert done.err.startswith("mt: error: ")
+        assert done.err.count("\n") == 1, done.err
+        assert all(word in done.err for word in words), done.err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_score_is_the_probability_of_a_translation(
+    mt: Command, run: Run, project: Path, tmp_path: Path
+) -> None:
+    done = mt(
+        "translate", run.bundle, "--input", project / "text/test.xx", "--format", "jsonl",
+        cwd=tmp_path,
+    )  # fmt: skip
+    best = [json.loads(line)["translations"][0] for line in done.out.splitlines()]
+    (tmp_path / "out").write_text("".join(f"{one['text']}\n" for one in best))
+    scored = mt(
+        "score", run.bundle, "--source", project / "text/test.xx", "--target", "out",
+        "--batch-tokens", 60, cwd=tmp_path,
+    )  # fmt: skip
+    assert scored.status == 0, scored.err
+    rows = [line.split("\t") for line in scored.out.splitlines()]
+    assert len(rows) == len(best) == 31
+    # The search may spell a text with other tokens than the tokenizer: those scores do differ.
+    same = [(row, one) for row, one in zip(rows, best, strict=True) if int(row[1]) == one["tokens"]]
+    assert len(same) > 25
+    for (log_probability, _), one in same:
+        assert float(log_probability) == pytest.approx(one["log_probability"], abs=1e-3)
+
+
+def test_blank_lines_have_a_score_too(mt: Command, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("ba\n\n")
+    (tmp_path / "target").write_text("\ntilo\n")
+    done = mt("score", run.bundle, "--source", "source", "--target", "target", cwd=tmp_path)
+    assert done.status == 0, done.err
+    rows = [line.split("\t") for line in done.out.splitlines()]
+    assert len(rows) == 2
+    assert rows[0][1] == "1"  # the end of sentence alone
+    assert all(float(row[0]) < 0 for row in rows)
+
+
+def test_tokenizer_from_its_spec(mt: Command, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizers").mkdir()
+    spec = tmp_path / "tokenizers/small.yaml"
+    spec.write_text("kind: unigram\nvocab_size: 40\nbyte_fallback: false\ninput: [words.txt]\n")
+    (tmp_path / "words.txt").write_text((project / "text/train.xx").read_text())
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    # The spec's paths are the project's, those of the command line the current folder's.
+    done = mt("tokenizer", "../tokenizers/small.yaml", cwd=elsewhere)
+    assert done == (0, "../tokenizers/small.model\n", "")
+    model = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizers/small.model"))
+    assert model.get_piece_size() == 40
+
+    (elsewhere / "other.txt").write_text((project / "text/train.yy").read_text())
+    done = mt("tokenizer", spec, "--input", "other.txt", "--output", "out.model", cwd=elsewhere)
+    assert done == (0, "out.model\n", "")
+    other = sentencepiece.SentencePieceProcessor(str(elsewhere / "out.model"))
+    assert len(other.encode("rada pelu")) < len(model.encode("rada pelu"))
+
+    (tmp_path / "words.txt").unlink()
+    done = mt("tokenizer", spec, cwd=elsewhere)
+    assert done.status == 2
+    assert done.err == f"mt: error: cannot read {tmp_path}/words.txt: No such file or directory\n"

@@ -1,0 +1,149 @@
+"""A run that is killed and resumed ends exactly as one that never stopped."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import Command
+
+from mt.training.checkpoints import find_checkpoints
+
+PER_EPOCH, STEPS = 19, 70
+OPTIONS = (
+    "--batches.tokens", "200", "--batches.subword_sampling", "0.2", "--model.layer_dropout", "0.3",
+    "--model.word_dropout", "0.1", "--training.checkpoint_minutes", "0",
+    "--trainer.check_val_every_n_epoch", "1", "--trainer.max_steps", str(STEPS),
+    "--search.beam_size", "1",
+)  # fmt: skip
+
+
+def train(mt: Command, project: Path, folder: Path, *more: str) -> str:
+    done = mt("train", "recipes/tiny.yaml", "--output", folder, *OPTIONS, *more, cwd=project)
+    assert done.status == 0, done.err
+    return done.err
+
+
+@pytest.fixture(scope="module")
+def straight(mt: Command, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("straight")
+    train(mt, project, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def killed(mt: Command, project: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed in its second epoch or later, within an epoch."""
+    folder = tmp_path_factory.mktemp("killed")
+    process = mt.start(
+        "-m", "mt.cli", "train", "recipes/tiny.yaml", "--output", folder, *OPTIONS, cwd=project
+    )
+    try:
+        while step(folder) < PER_EPOCH + 5:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.002)
+    finally:
+        process.kill()
+        process.communicate()
+    assert step(folder) < STEPS
+    assert {row["epoch"] for row in figures(folder)} >= {"1"}  # PER_EPOCH is right
+    if step(folder) % PER_EPOCH == 0:
+        find_checkpoints(folder / "checkpoints")[0].unlink()
+    return folder
+
+
+def step(folder: Path) -> int:
+    found = find_checkpoints(folder / "checkpoints")
+    return int(found[0].stem.removeprefix("step-")) if found else 0
+
+
+def state(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = torch.load(
+        folder / f"checkpoints/step-{STEPS}.ckpt", weights_only=True
+    )
+    return content
+
+
+def figures(folder: Path) -> list[dict[str, str]]:
+    """The rows of metrics.csv, without speed, and without the mean loss since the last row: after
+    a resumption the first mean holds fewer updates."""
+    with open(folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return [{k: v for k, v in row.items() if "second" not in k and k != "loss"} for row in rows]
+
+
+def assert_same(one: Any, other: Any, where: str = "") -> None:
+    assert type(one) is type(other), where
+    if isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    elif isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, (list, tuple)):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_same(a, b, f"{where}/{number}")
+    else:
+        assert one == other, where
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    digests = [
+        hashlib.sha256((folder / "bundle/model.safetensors").read_bytes()).hexdigest()
+        for folder in (one, other)
+    ]
+    assert digests[0] == digests[1]
+    for part in ("state_dict", "optimizer_states"):
+        assert_same(state(one)[part], state(other)[part], part)
+    assert figures(one) == figures(other)
+    assert (one / "scores.json").read_bytes() == (other / "scores.json").read_bytes()
+
+
+def test_resumed_run_equals_a_straight_one(
+    mt: Command, project: Path, straight: Path, killed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder)
+    at = step(folder)
+    assert at % PER_EPOCH != 0
+    said = train(mt, project, folder, "--resume")
+    assert f"step-{at}.ckpt" in said
+    assert "damaged" not in said
+    assert_same_run(straight, folder)
+
+
+def test_truncated_checkpoint_gives_way_to_the_one_before(
+    mt: Command, project: Path, straight: Path, killed: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder)
+    checkpoints = find_checkpoints(folder / "checkpoints")
+    if len(checkpoints) == 1:  # killed between two epochs, see `killed`
+        shutil.copy(checkpoints[0], checkpoints[0].with_name(f"step-{step(folder) + 1}.ckpt"))
+        checkpoints = find_checkpoints(folder / "checkpoints")
+    newest, before = checkpoints
+    content = newest.read_bytes()
+    newest.write_bytes(content[: len(content) // 2])
+    said = train(mt, project, folder, "--resume")
+    assert f"{newest}: damaged" in said
+    assert f"resuming   {before}" in said
+    assert_same_run(straight, folder)
+
+
+def test_another_model_cannot_resume(mt: Command, project: Path, killed: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in killed.rglob("*")}
+    done = mt(
+        "train", "recipes/tiny.yaml", "--output", killed, *OPTIONS, "--resume",
+        "--model.hidden_size", 50, cwd=project,
+    )  # fmt: skip
+    assert done.status == 2
+    assert "`model.hidden_size` differs" in done.err.splitlines()[-1]
+    assert "Traceback" not in done.err
+    assert {path: path.stat().st_mtime_ns for path in killed.rglob("*")} == before

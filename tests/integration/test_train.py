@@ -1,0 +1,196 @@
+"""`mt train`: what a run leaves, what it refuses, and how its options combine."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from conftest import Command, Done, Run
+
+from mt import Translator
+from mt.training.progress import COLUMNS
+
+
+@pytest.fixture
+def own(project: Path, tmp_path: Path) -> Path:
+    """A copy of the project without any run."""
+    for name in ("recipes", "text"):
+        shutil.copytree(project / name, tmp_path / name)
+    return tmp_path
+
+
+def rejected(done: Done) -> str:
+    """The one line that a mistake gets."""
+    assert done.status == 2, done.err
+    assert done.out == ""
+    assert done.err.startswith("mt: error: "), done.err
+    assert done.err.count("\n") == 1, done.err
+    return done.err
+
+
+def scores(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "scores.json").read_text())
+    return content
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_run_learns_the_language(run: Run) -> None:
+    sources = ["ba ce", "dio fa gul", "hem"]
+    assert Translator.load(run.bundle).translate(sources) == ["mur tilo", "rada sep kan", "vi"]
+    [test] = scores(run.folder)["sets"]
+    assert test["scores"][0]["score"] > 80
+
+
+def test_run_tells_what_it_does(run: Run) -> None:
+    assert run.done.out == ""
+    for words in ("train 800, valid 41, test 31 pairs", "exact duplicates", "best", "runs/tiny/"):
+        assert words in run.done.err
+
+
+def test_scores_follow_their_schema(run: Run) -> None:
+    content = scores(run.folder)
+    assert list(content) == ["version", "sets"]
+    assert content["version"] == 1
+    [test] = content["sets"]
+    assert list(test) == ["name", "sentences", "scores"]
+    assert (test["name"], test["sentences"]) == ("test", 31)
+    assert [score["metric"] for score in test["scores"]] == ["bleu", "chrf"]
+    for score in test["scores"]:
+        assert list(score) == ["metric", "score", "signature"]
+        assert score["signature"].startswith("nrefs:1|")
+
+
+def test_environment_names_versions_commit_hardware_and_seed(run: Run) -> None:
+    content = json.loads((run.folder / "environment.json").read_text())
+    assert content["seed"] == 3
+    assert content["packages"]["torch"] == torch.__version__
+    assert content["packages"].keys() >= {"lightning", "sentencepiece", "sacrebleu", "datasets"}
+    assert content.keys() >= {"mt", "commit", "python"}
+    assert content["hardware"]["cores"] >= 1
+    assert content["hardware"]["threads"] == 1
+
+
+def test_metrics_hold_training_and_validation(run: Run) -> None:
+    with open(run.folder / "metrics.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert tuple(rows[0]) == COLUMNS
+    training = [row for row in rows if row["loss"]]
+    validation = [row for row in rows if row["valid_bleu"]]
+    last = int(rows[-1]["step"])
+    assert [int(row["step"]) for row in training] == list(range(10, last + 1, 10))
+    assert [float(row["epoch"]) for row in validation] == [6, 12, 18, 24]
+    assert float(training[-1]["loss"]) < float(training[0]["loss"])
+    assert float(validation[-1]["valid_perplexity"]) < 3
+    assert all(float(row["seconds"]) > 0 for row in rows)
+
+
+def test_other_outputs(run: Run) -> None:
+    report = (run.folder / "report.html").read_text()
+    assert "</html>" in report
+    assert not re.search(r"""(src|href)=["']?(?!#|data:)""", report)  # self-contained
+    assert list((run.folder / "tensorboard").glob("events.*"))
+    assert {path.name for path in run.bundle.iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "tokenizer.model",
+    }  # fmt: skip
+    card = (run.bundle / "README.md").read_text()
+    for words in ("800", "nrefs:1|", "Licence", "learning_rate: 0.01"):
+        assert words in card
+    steps = {path.name for path in (run.folder / "checkpoints").iterdir()}
+    assert len(steps) == 2
+    assert all(name.startswith("step-") for name in steps)
+
+
+def test_resolved_recipe_is_a_recipe(mt: Command, run: Run, project: Path, tmp_path: Path) -> None:
+    resolved = run.folder / "recipe.yaml"
+    printed = mt("train", resolved, "--print_config", cwd=tmp_path)
+    assert printed.status == 0, printed.err
+    assert printed.out == resolved.read_text()
+    assert mt("train", "recipes/tiny.yaml", "--print_config", cwd=project).out == printed.out
+    content = yaml.safe_load(printed.out)
+    assert content["corpus"]["files"] == str(project / "text")
+    assert content["training"]["label_smoothing"] == 0.1  # filled in
+    assert content["trainer"]["max_epochs"] == 24
+
+
+def test_options_override_the_recipe(mt: Command, project: Path, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    printed = mt(
+        "train", project / "recipes/tiny.yaml", "--print_config", "--seed", 7, "--corpus.files",
+        "here", "--model.hidden_size=20", "--training.betas", "[0.8, 0.9]",
+        "--trainer.max_epochs", 3, "--evaluation.metrics", "[ter]", cwd=tmp_path,
+    )  # fmt: skip
+    assert printed.status == 0, printed.err
+    content = yaml.safe_load(printed.out)
+    assert content["seed"] == 7
+    assert content["corpus"]["files"] == str(tmp_path / "here")
+    assert content["corpus"]["source"] == "xx"  # its neighbours stay
+    assert content["model"]["hidden_size"] == 20
+    assert content["training"]["betas"] == [0.8, 0.9]
+    assert content["trainer"]["max_epochs"] == 3
+    assert content["evaluation"]["metrics"] == ["ter"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]  # nothing was run
+
+
+def test_finished_run_is_kept(mt: Command, run: Run, project: Path) -> None:
+    before = files(run.folder)
+    message = rejected(mt("train", "recipes/tiny.yaml", cwd=project))
+    assert all(words in message for words in ("runs/tiny", "--resume", "--overwrite"))
+    assert files(run.folder) == before
+
+
+def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> None:
+    folder = own / "runs/tiny"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints/step-7.ckpt").write_text("a state")
+    (folder / "notes.txt").write_text("mine")
+    message = rejected(mt("train", "recipes/tiny.yaml", cwd=own))
+    assert all(words in message for words in ("unfinished", "--resume", "--overwrite"))
+    assert (folder / "checkpoints/step-7.ckpt").read_text() == "a state"
+    both = rejected(mt("train", "recipes/tiny.yaml", "--resume", "--overwrite", cwd=own))
+    assert "--resume" in both
+    assert "--overwrite" in both
+
+    done = mt(
+        "train", "recipes/tiny.yaml", "--overwrite", "--trainer.max_steps", 3, "--search.beam_size",
+        1, cwd=own,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    assert (folder / "notes.txt").read_text() == "mine"
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-3.ckpt"]
+    assert scores(folder)["sets"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("test.yy", b"one line\n", ["test.xx", "31", "test.yy", "1 "]),
+        ("train.yy", b"tilo \xff\n" * 800, ["train.yy", "line 1", "UTF-8"]),
+    ],
+)
+def test_bad_text_leaves_the_run_untouched(
+    mt: Command, own: Path, name: str, content: bytes, words: list[str]
+) -> None:
+    folder = own / "runs/tiny"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "scores.json").write_text("old")
+    (own / "text" / name).write_bytes(content)
+    before = files(folder)
+    message = rejected(mt("train", "recipes/tiny.yaml", "--overwrite", cwd=own))
+    assert all(word in message for word in words), message
+    assert files(folder) == before
+
+
+def test_missing_text_makes_no_run_folder(mt: Command, own: Path) -> None:
+    done = mt("train", "recipes/tiny.yaml", "--corpus.files", "nowhere", cwd=own)
+    assert "nowhere" in rejected(done)
+    assert not (own / "runs").exists()
