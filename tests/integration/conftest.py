@@ -6,6 +6,8 @@ import os
 import random
 import subprocess
 import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,6 +91,11 @@ class Command:
     def __call__(self, *arguments: object, cwd: Path, stdin: bytes | str = b"") -> Done:
         """Run `mt` to its end."""
         return self.python("-m", "mt.cli", *arguments, cwd=cwd, stdin=stdin)
+
+    def each(self, commands: Iterable[Sequence[object]], cwd: Path, **options: Any) -> list[Done]:
+        """Run several, two at a time; they must not depend on each other."""
+        with ThreadPoolExecutor(2) as pool:
+            return list(pool.map(lambda words: self(*words, cwd=cwd, **options), commands))
 
 
 @pytest.fixture(scope="session")

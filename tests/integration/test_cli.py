@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from conftest import PROJECT, Command
+from conftest import PROJECT, Command, Run
 from docstring_parser import parse_from_object
 
 import mt as package
@@ -127,8 +126,7 @@ def test_mistakes_are_told_in_one_line(mt: Command, tmp_path: Path) -> None:
     (tmp_path / "unknown.yaml").write_text("model: {hiden_size: 3}\n")
     (tmp_path / "local.yaml").write_text("corpus: {files: nowhere}\ntrainer: {max_epochs: 1}\n")
     before = sorted(tmp_path.iterdir())
-    with ThreadPoolExecutor(2) as pool:
-        results = list(pool.map(lambda mistake: mt(*mistake[0], cwd=tmp_path), MISTAKES))
+    results = mt.each((arguments for arguments, _ in MISTAKES), cwd=tmp_path)
     for (arguments, words), done in zip(MISTAKES, results, strict=True):
         assert done.status == 2, (arguments, done)
         assert done.out == "", arguments
@@ -138,16 +136,17 @@ def test_mistakes_are_told_in_one_line(mt: Command, tmp_path: Path) -> None:
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_wrong_search_options_are_told_in_one_line(mt: Command, run: Any, tmp_path: Path) -> None:
-    for arguments, words in (
+def test_wrong_search_options_are_told_in_one_line(mt: Command, run: Run, tmp_path: Path) -> None:
+    mistakes = [
         (["--beam_size", "0"], ["--beam-size", "0"]),
         (["--beam-size", "2", "--n-best", "3", "--format", "jsonl"], ["--n-best 3", "--beam-size"]),
         (["--device", "abacus"], ["--device abacus"]),
         (["--devices", "0"], ["--devices"]),
         (["--input", "nowhere"], ["nowhere"]),
         (["--prefixes", "nowhere"], ["nowhere"]),
-    ):
-        done = mt("translate", run.bundle, *arguments, cwd=tmp_path)
+    ]
+    commands = (["translate", run.bundle, *arguments] for arguments, _ in mistakes)
+    for (arguments, words), done in zip(mistakes, mt.each(commands, cwd=tmp_path), strict=True):
         assert (done.status, done.out) == (2, ""), arguments
         assert done.err.startswith("mt: error: ")
         assert done.err.count("\n") == 1, done.err

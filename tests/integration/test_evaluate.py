@@ -61,16 +61,16 @@ def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: P
     (tmp_path / "two").write_text("ba\nce")
     (tmp_path / "bad").write_bytes(b"ba\n\xfe\nce\n")
     (tmp_path / "none").touch()
-    for arguments, words in (
+    mistakes = [
         (["evaluate", "--source", "three", "--reference", "two"], ["three", "3", "two", "2"]),
         (["evaluate", "--source", "three", "--reference", "three", "two"], ["two has 2"]),
         (["evaluate", "--source", "bad", "--reference", "three"], ["bad: line 2", "UTF-8"]),
         (["evaluate", "--source", "none", "--reference", "none"], ["nothing to score"]),
         (["score", "--source", "three", "--target", "two"], ["three has 3", "two has 2"]),
         (["score", "--source", "three", "--target", "bad"], ["bad: line 2", "UTF-8"]),
-    ):
-        command, *rest = arguments
-        done = mt(command, run.bundle, *rest, cwd=tmp_path)
+    ]
+    commands = ([command, run.bundle, *rest] for (command, *rest), _ in mistakes)
+    for (arguments, words), done in zip(mistakes, mt.each(commands, cwd=tmp_path), strict=True):
         assert done.status == 2, arguments
         assert done.out == ""
         assert done.err.startswith("mt: error: ")

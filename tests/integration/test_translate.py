@@ -87,20 +87,19 @@ def test_files_devices_and_batches_never_change_the_output(
     mt: Command, run: Run, lines: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "in").write_text("".join(f"{line}\n" for line in lines))
-    outputs = {}
-    for name, form, more in (
-        ("one", "text", []),
-        ("two", "text", ["--devices", 2]),
-        ("small", "text", ["--batch-tokens", 150]),
-        ("one.jsonl", "jsonl", []),
-        ("two.jsonl", "jsonl", ["--devices", 2, "--threads", 1]),
-    ):
-        done = mt(
-            "translate", run.bundle, "--input", "in", "--output", name, "--format", form, *more,
-            cwd=tmp_path,
-        )  # fmt: skip
-        assert done == (0, "", "")
-        outputs[name] = (tmp_path / name).read_bytes()
+    options = {
+        "one": [],
+        "two": ["--devices", 2],
+        "small": ["--batch-tokens", 150],
+        "one.jsonl": ["--format", "jsonl"],
+        "two.jsonl": ["--format", "jsonl", "--devices", 2, "--threads", 1],
+    }
+    commands = (
+        ["translate", run.bundle, "--input", "in", "--output", name, *more]
+        for name, more in options.items()
+    )
+    assert mt.each(commands, cwd=tmp_path) == [(0, "", "")] * 5
+    outputs = {name: (tmp_path / name).read_bytes() for name in options}
     assert outputs["one"].count(b"\n") == len(lines)
     assert outputs["one"] == outputs["two"] == outputs["small"]
     assert outputs["one.jsonl"] == outputs["two.jsonl"]
@@ -196,8 +195,9 @@ def test_interrupted_run_leaves_the_output_file_as_it_was(
 
 def test_output_that_cannot_be_written(mt: Command, run: Run, tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
-    for name in ("absent/out", "folder"):
-        done = mt("translate", run.bundle, "--output", name, cwd=tmp_path, stdin="ba\n")
+    names = ["absent/out", "folder"]
+    commands = (["translate", run.bundle, "--output", name] for name in names)
+    for name, done in zip(names, mt.each(commands, cwd=tmp_path, stdin="ba\n"), strict=True):
         assert done.status == 2
         assert done.err.startswith(f"mt: error: {name}: cannot write (")
         assert done.err.count("\n") == 1
@@ -205,15 +205,14 @@ def test_output_that_cannot_be_written(mt: Command, run: Run, tmp_path: Path) ->
 
 
 def test_bad_bundles_are_refused_in_one_line(mt: Command, run: Run, tmp_path: Path) -> None:
-    for name, file, content in (
-        ("weights", "model.safetensors", b"\0" * 100),
-        ("json", "config.json", b"{"),
-    ):
-        shutil.copytree(run.bundle, tmp_path / name)
-        (tmp_path / name / file).write_bytes(content)
-        done = mt("translate", name, "--output", "out", cwd=tmp_path, stdin="ba\n")
+    damage = {"model.safetensors": b"\0" * 100, "config.json": b"{", "tokenizer.model": b""}
+    for file, content in damage.items():
+        shutil.copytree(run.bundle, tmp_path / f"bad-{file}")
+        (tmp_path / f"bad-{file}" / file).write_bytes(content)
+    commands = (["translate", f"bad-{file}", "--output", "out"] for file in damage)
+    for file, done in zip(damage, mt.each(commands, cwd=tmp_path, stdin="ba\n"), strict=True):
         assert done.status == 2
-        assert done.err.startswith(f"mt: error: {name}/{file}: ")
+        assert done.err.startswith(f"mt: error: bad-{file}/{file}: ")
         assert done.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
