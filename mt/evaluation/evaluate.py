@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mt.bundle import load_bundle
+from mt.errors import MTError
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, write_scores
 from mt.files import write_atomically
@@ -39,6 +40,8 @@ def evaluate(
         MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines.
     """
     sources, *streams = read_parallel([source, *references])
+    if not sources:
+        raise MTError(f"{source}: the file is empty; give one with a sentence on each line")
     began = time.monotonic()
     jobs = (
         Job(sources[start : start + CHUNK], None, start + 1)

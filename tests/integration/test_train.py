@@ -170,27 +170,28 @@ def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> 
     assert scores(folder)["sets"]
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "words"),
-    [
-        ("test.yy", b"one line\n", ["test.xx", "31", "test.yy", "1 "]),
-        ("train.yy", b"tilo \xff\n" * 800, ["train.yy", "line 1", "UTF-8"]),
-    ],
-)
-def test_bad_text_leaves_the_run_untouched(
-    mt: Command, own: Path, name: str, content: bytes, words: list[str]
-) -> None:
+def test_bad_text_leaves_the_run_untouched(mt: Command, own: Path) -> None:
+    bad = {
+        ("short", "test.yy"): (b"one line\n", ["test.xx", "31", "test.yy", "1 "]),
+        ("bytes", "train.yy"): (b"tilo \xff\n" * 800, ["train.yy", "line 1", "UTF-8"]),
+    }
     folder = own / "runs/tiny"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "scores.json").write_text("old")
-    (own / "text" / name).write_bytes(content)
+    for (text, name), (content, _) in bad.items():
+        shutil.copytree(own / "text", own / text)
+        (own / text / name).write_bytes(content)
     before = files(folder)
-    message = rejected(mt("train", "recipes/tiny.yaml", "--overwrite", cwd=own))
-    assert all(word in message for word in words), message
+    command = ["train", "recipes/tiny.yaml", "--overwrite", "--corpus.files"]
+    results = mt.each(([*command, text] for text in ("short", "bytes", "nowhere")), cwd=own)
+    short, wrong, missing = map(rejected, results)
+    for message, (_, words) in zip((short, wrong), bad.values(), strict=True):
+        assert all(word in message for word in words), message
+    assert "nowhere" in missing
     assert files(folder) == before
 
 
 def test_missing_text_makes_no_run_folder(mt: Command, own: Path) -> None:
-    done = mt("train", "recipes/tiny.yaml", "--corpus.files", "nowhere", cwd=own)
-    assert "nowhere" in rejected(done)
+    shutil.rmtree(own / "text")
+    assert str(own / "text") in rejected(mt("train", "recipes/tiny.yaml", cwd=own))
     assert not (own / "runs").exists()
