@@ -176,7 +176,11 @@ def test_interrupted_run_leaves_the_output_file_as_it_was(
     mt: Command, run: Run, tmp_path: Path
 ) -> None:
     (tmp_path / "out").write_text("old\n")
-    process = mt.start("-m", "mt.cli", "translate", run.bundle, "--output", "out", cwd=tmp_path)
+    process = mt.start(
+        "-m", "mt.cli", "translate", run.bundle, "--output", "out", cwd=tmp_path,
+        # A suite that runs in the background has its interrupts ignored, and children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     try:
         assert process.stdin is not None
         process.stdin.write(b"ba ce\n")
