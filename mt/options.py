@@ -257,12 +257,29 @@ def _recipe_parser() -> ArgumentParser:
     parser.add_class_arguments(Recipe, None, skip={"trainer"})
     # Left out is what a run of this project decides itself.
     ours = {
-        "logger", "callbacks", "plugins", "model_registry", "profiler", "enable_checkpointing",
-        "enable_progress_bar", "enable_model_summary", "use_distributed_sampler",
-        "num_sanity_val_steps", "limit_train_batches", "limit_val_batches", "limit_test_batches",
-        "limit_predict_batches", "fast_dev_run", "overfit_batches", "min_epochs", "min_steps",
-        "inference_mode", "reload_dataloaders_every_n_epochs", "default_root_dir", "barebones",
-    }  # fmt: skip
+        "logger",
+        "callbacks",
+        "plugins",
+        "model_registry",
+        "profiler",
+        "enable_checkpointing",
+        "enable_progress_bar",
+        "enable_model_summary",
+        "use_distributed_sampler",
+        "num_sanity_val_steps",
+        "limit_train_batches",
+        "limit_val_batches",
+        "limit_test_batches",
+        "limit_predict_batches",
+        "fast_dev_run",
+        "overfit_batches",
+        "min_epochs",
+        "min_steps",
+        "inference_mode",
+        "reload_dataloaders_every_n_epochs",
+        "default_root_dir",
+        "barebones",
+    }
     parser.add_class_arguments(Trainer, "trainer", skip=ours, instantiate=False)
     return parser
 

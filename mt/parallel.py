@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 
@@ -18,6 +18,12 @@ from mt.translator import Translation, Translator, resolve_device
 CHUNK = 1000
 """Lines that are sorted by length and batched together, on one device or many: the same batches,
 so the same output to the byte."""
+
+
+class _Names(Protocol):
+    """The queue that gives each process the name of its device."""
+
+    def get(self) -> str: ...
 
 
 class Job(NamedTuple):
@@ -58,8 +64,13 @@ class Engine:
         self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
         self._arguments = bundle, self.threads, options, batch_tokens
         self._device = str(kind)
-        # Loaded here as well, so that a mistake is one line and not one of each process.
-        _load(self._device, *self._arguments)
+        # Loaded here with several devices too: a mistake is one line and not one of each process.
+        self._loaded = _load(self._device, *self._arguments)
+
+    @property
+    def translator(self) -> Translator:
+        """This process's own translator."""
+        return self._loaded.translator
 
     def translate(
         self, jobs: Iterable[Job], at_once: bool = False
@@ -71,7 +82,7 @@ class Engine:
             at_once: Answer each job before asking for the next, as a person at a terminal expects.
         """
         if self.devices == 1:
-            yield from map(_work, jobs)
+            yield from map(self._loaded.work, jobs)
             return
         context = multiprocessing.get_context("spawn")
         names = context.SimpleQueue()
@@ -86,31 +97,37 @@ class Engine:
                 waiting += [pool.apply_async(_work, (job,)) for job in islice(jobs, 1)]
 
 
-class _State(NamedTuple):
+class _Loaded(NamedTuple):
+    """A translator with its options, as each process holds one."""
+
     translator: Translator
     options: SearchOptions
     batch_tokens: int
 
+    def work(self, job: Job) -> list[list[Translation]]:
+        return self.translator.n_best(
+            job.texts, self.options, self.batch_tokens, job.prefixes, job.first_line
+        )
 
-_state: _State
+
+_loaded: _Loaded
+"""What a process of the pool has loaded; processes are started once and get many jobs."""
 
 
-def _start(names, *arguments) -> None:  # type: ignore[no-untyped-def]
-    _load(names.get(), *arguments)
+def _start(names: _Names, *arguments: Any) -> None:
+    global _loaded
+    _loaded = _load(names.get(), *arguments)
+
+
+def _work(job: Job) -> list[list[Translation]]:
+    return _loaded.work(job)
 
 
 def _load(
     device: str, bundle: Path, threads: int, options: dict[str, object], batch_tokens: int
-) -> None:
-    global _state
+) -> _Loaded:
     torch.set_num_threads(threads)
     translator = Translator.load(bundle, device)
     chosen = {name: value for name, value in options.items() if value is not None}
     search = SearchOptions(**{**vars(translator.options), **chosen})
-    _state = _State(translator, search, batch_tokens)
-
-
-def _work(job: Job) -> list[list[Translation]]:
-    return _state.translator.n_best(
-        job.texts, _state.options, _state.batch_tokens, job.prefixes, job.first_line
-    )
+    return _Loaded(translator, search, batch_tokens)

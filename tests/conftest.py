@@ -66,7 +66,7 @@ def make_bundle(tokenizer: Tokenizer, letters: Tokenizer) -> Callable[..., Bundl
         if not joint:
             sizes["tie_embeddings"] = "two-way"
         torch.manual_seed(seed)
-        model = Seq2Seq(Architecture(**(sizes | options)), *map(len, tokenizers))  # type: ignore[arg-type]
+        model = Seq2Seq(Architecture(**(sizes | options)), *map(len, tokenizers))
         return Bundle(model.eval(), tokenizers, ("xx", "yy"), SearchOptions(), "# A model\n")
 
     return make

@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from mt.bundle import load_bundle
 from mt.errors import MTError
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, write_scores
@@ -49,18 +48,16 @@ def evaluate(
     )
     hypotheses = [best[0].text for done in engine.translate(jobs) for best in done]
     seconds = time.monotonic() - began
-    held = load_bundle(bundle)
+    translator = engine.translator
+    language = translator.languages[1]
     scores = SetScores(
         source.name,
         len(sources),
-        [
-            corpus_score(metric, hypotheses, streams, target_language=held.languages[1])
-            for metric in metrics
-        ],
+        [corpus_score(metric, hypotheses, streams, target_language=language) for metric in metrics],
     )
     facts = [
         ("Bundle", str(bundle)),
-        ("Parameters", f"{sum(p.numel() for p in held.model.parameters()):,}"),
+        ("Parameters", f"{sum(p.numel() for p in translator.model.parameters()):,}"),
         ("References", ", ".join(map(str, references))),
     ]
     write_atomically(output / "hypotheses.txt", "".join(f"{text}\n" for text in hypotheses))
@@ -70,7 +67,7 @@ def evaluate(
         ReportData(
             title=source.name,
             sets=[TestSet(scores, examples)],
-            languages=held.languages,
+            languages=translator.languages,
             facts=facts,
             cleaning=None,
             curves=None,

@@ -75,10 +75,10 @@ def _read_columns(path: Path) -> dict[str, list[tuple[float, float]]]:
     return {column: sorted(points.items()) for column, points in found.items()}
 
 
-def _number(cell: object) -> float | None:
+def _number(cell: str | None) -> float | None:
     try:
-        value = float(cell)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
+        value = float(cell or "")
+    except ValueError:
         return None
     return value if math.isfinite(value) else None
 
@@ -104,11 +104,11 @@ def line_chart(
     x_ticks = _ticks(0, max(xs))
     x_of = _scale(0, max(xs), _LEFT, WIDTH - _RIGHT)
     low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
-    if log:
-        linear = _scale(math.log(low), math.log(high), HEIGHT - _BOTTOM, _TOP)
-        y_of: Callable[[float], float] = lambda y: linear(math.log(y))  # noqa: E731
-    else:
-        y_of = _scale(low, high, HEIGHT - _BOTTOM, _TOP)
+    curve: Callable[[float], float] = math.log if log else float
+    linear = _scale(curve(low), curve(high), HEIGHT - _BOTTOM, _TOP)
+
+    def y_of(y: float) -> float:
+        return linear(curve(y))
 
     parts = _axes(x_ticks, y_ticks, x_of, y_of, WIDTH - _RIGHT, "updates")
     ends: list[tuple[float, float, Series]] = []

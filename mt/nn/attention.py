@@ -7,6 +7,7 @@ Every kind turns queries `(B, T, H)` and a memory `(B, S, H)` into contexts `(B,
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -17,17 +18,14 @@ _CHUNK_ELEMENTS = 1 << 22
 """Elements of the (B, T, S, H) tensor of additive attention that are built at a time."""
 
 
-class Attention(nn.Module):
-    """Scores by a subclass, masked softmax over the source, weighted mean of the memory."""
+class Attention(nn.Module, ABC):
+    """Any kind of attention."""
 
     def keys(self, memory: Tensor) -> Tensor:
-        """What of the score depends on the memory alone: `(B, S, H)` to `(B, S, H)`."""
+        """What of the score depends on the memory alone: `(B, S, H)` to `(B, S, …)`."""
         return memory
 
-    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """Compare queries `(B, T, H)` with keys `(B, S, H)`: `(B, T, S)`."""
-        raise NotImplementedError
-
+    @abstractmethod
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, source_pad: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -42,16 +40,29 @@ class Attention(nn.Module):
         Returns:
             The context `(B, T, H)` and the weights `(B, T, S)`, which sum to one over S.
         """
+
+
+class ScoredAttention(Attention):
+    """Scores by a subclass, masked softmax over the source, weighted mean of the memory."""
+
+    @abstractmethod
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Compare queries `(B, T, H)` with keys `(B, S, H)`: `(B, T, S)`."""
+
+    def forward(
+        self, query: Tensor, keys: Tensor, memory: Tensor, source_pad: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """See `Attention.forward`."""
         scores = self.scores(query, keys)
         weights = scores.masked_fill(source_pad[:, None], -math.inf).softmax(dim=-1)
         return torch.bmm(weights, memory), weights
 
 
-class DotAttention(Attention):
+class DotAttention(ScoredAttention):
     """score = q · m (Luong et al., arXiv:1508.04025)."""
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """See `Attention.scores`."""
+        """See `ScoredAttention.scores`."""
         return torch.bmm(query, keys.transpose(1, 2))
 
 
@@ -68,7 +79,7 @@ class GeneralAttention(DotAttention):
         return projected
 
 
-class AdditiveAttention(Attention):
+class AdditiveAttention(ScoredAttention):
     """score = v · tanh(W q + U m) (Bahdanau et al., arXiv:1409.0473)."""
 
     def __init__(self, hidden_size: int):
@@ -83,7 +94,7 @@ class AdditiveAttention(Attention):
         return projected
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """See `Attention.scores`; built for a few time steps at once to bound the memory."""
+        """See `ScoredAttention.scores`; built for a few time steps at once to bound the memory."""
         steps = max(1, _CHUNK_ELEMENTS // max(1, keys.numel()))
         return torch.cat(
             [

@@ -331,7 +331,8 @@ def _fit(
         progress,
         checkpoints,
     )
-    # The clock runs first, and what is saved last holds what the others have done.
+    # The clock runs first, and what is saved last holds what the others have done. They need the
+    # trainer's number of devices, so they come after it; its stubs do not show the attribute.
     trainer.callbacks += [progress, validation, checkpoints]  # type: ignore[attr-defined]
     checkpoint = newest_whole_checkpoint(run.checkpoints) if resume else None
     if resume:

@@ -17,10 +17,23 @@ import yaml
 PROJECT = Path(__file__).resolve().parents[2]
 
 WORDS = {
-    "ba": "tilo", "ce": "mur", "dio": "kan", "fa": "sep", "gul": "rada", "hem": "vi",
-    "jor": "pelu", "kip": "so", "lan": "gra", "mop": "ente", "nus": "oli", "pra": "dum",
-    "qua": "zef", "rin": "wa", "sul": "hibo", "tov": "ycra",
-}  # fmt: skip
+    "ba": "tilo",
+    "ce": "mur",
+    "dio": "kan",
+    "fa": "sep",
+    "gul": "rada",
+    "hem": "vi",
+    "jor": "pelu",
+    "kip": "so",
+    "lan": "gra",
+    "mop": "ente",
+    "nus": "oli",
+    "pra": "dum",
+    "qua": "zef",
+    "rin": "wa",
+    "sul": "hibo",
+    "tov": "ycra",
+}
 """The language xx, word by word in yy; in yy the last word comes first."""
 
 RECIPE: dict[str, Any] = {

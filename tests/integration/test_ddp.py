@@ -46,10 +46,21 @@ def record(mt: Command, run: Run, project: Path, tmp_path_factory: pytest.TempPa
             for word in (f"--model.{name}_dropout", dropout)
         ]
         done = mt.python(
-            DRIVER, folder, run.bundle, project / "text/test.xx", "recipes/tiny.yaml", *dropouts,
-            "--batches.tokens", tokens, "--trainer.max_steps", UPDATES,
-            "--trainer.precision", "64-true", *options, cwd=project,
-        )  # fmt: skip
+            DRIVER,
+            folder,
+            run.bundle,
+            project / "text/test.xx",
+            "recipes/tiny.yaml",
+            *dropouts,
+            "--batches.tokens",
+            tokens,
+            "--trainer.max_steps",
+            UPDATES,
+            "--trainer.precision",
+            "64-true",
+            *options,
+            cwd=project,
+        )
         assert done.status == 0, done.err
         parts = [torch.load(path) for path in sorted(folder.iterdir())]
         losses, sentences = defaultdict(float), defaultdict(list)
@@ -123,8 +134,13 @@ def test_no_translation_is_missing_or_doubled(
 
 
 OPTIONS = (
-    "--trainer.max_steps", "60", "--batches.tokens", "200", "--training.validation_beam_size", "2",
-)  # fmt: skip
+    "--trainer.max_steps",
+    "60",
+    "--batches.tokens",
+    "200",
+    "--training.validation_beam_size",
+    "2",
+)
 
 
 def assert_finished(mt: Command, project: Path, folder: Path) -> None:
@@ -136,9 +152,17 @@ def assert_finished(mt: Command, project: Path, folder: Path) -> None:
     assert 10 < best < 100
     for name, beam, count in (("valid", 2, 41), ("test", 3, 31)):
         done = mt(
-            "evaluate", folder / "bundle", "--source", project / f"text/{name}.xx", "--reference",
-            project / f"text/{name}.yy", "--beam-size", beam, "--json", cwd=folder,
-        )  # fmt: skip
+            "evaluate",
+            folder / "bundle",
+            "--source",
+            project / f"text/{name}.xx",
+            "--reference",
+            project / f"text/{name}.yy",
+            "--beam-size",
+            beam,
+            "--json",
+            cwd=folder,
+        )
         assert done.status == 0, done.err
         [scored] = json.loads(done.out)["sets"]
         assert scored["sentences"] == count
@@ -166,13 +190,35 @@ def test_run_on_two_nodes(mt: Command, project: Path, tmp_path: Path) -> None:
         port = free.getsockname()[1]
     nodes = [
         mt.start(
-            "-m", "torch.distributed.run", "--nnodes", 2, "--node-rank", node, "--nproc-per-node",
-            1, "--master-addr", "127.0.0.1", "--master-port", port, "-m", "mt.cli", "train",
-            "recipes/tiny.yaml", "--output", tmp_path / "run", "--trainer.num_nodes", 2,
-            "--trainer.devices", 1, "--trainer.strategy", "ddp", *OPTIONS, cwd=project,
+            "-m",
+            "torch.distributed.run",
+            "--nnodes",
+            2,
+            "--node-rank",
+            node,
+            "--nproc-per-node",
+            1,
+            "--master-addr",
+            "127.0.0.1",
+            "--master-port",
+            port,
+            "-m",
+            "mt.cli",
+            "train",
+            "recipes/tiny.yaml",
+            "--output",
+            tmp_path / "run",
+            "--trainer.num_nodes",
+            2,
+            "--trainer.devices",
+            1,
+            "--trainer.strategy",
+            "ddp",
+            *OPTIONS,
+            cwd=project,
         )
         for node in range(2)
-    ]  # fmt: skip
+    ]
     try:
         said = [node.communicate(timeout=240)[1].decode() for node in nodes]
     finally:

@@ -15,10 +15,22 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     lines = (text / "test.yy").read_text().splitlines()
     (tmp_path / "other.yy").write_text("".join(f"{line.upper()}\n" for line in lines))
     done = mt(
-        "evaluate", run.bundle, "--source", text / "test.xx", "--reference", text / "test.yy",
-        "other.yy", "--metric", "bleu", "chrf", "ter", "bleu-lc-tok", "--output", "scored",
+        "evaluate",
+        run.bundle,
+        "--source",
+        text / "test.xx",
+        "--reference",
+        text / "test.yy",
+        "other.yy",
+        "--metric",
+        "bleu",
+        "chrf",
+        "ter",
+        "bleu-lc-tok",
+        "--output",
+        "scored",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     assert done.status == 0, done.err
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert [row[0] for row in rows] == ["bleu", "chrf", "ter", "bleu-lc-tok"]
@@ -26,8 +38,10 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     assert len({row[2] for row in rows}) == 4
     folder = tmp_path / "scored"
     assert {path.name for path in folder.iterdir()} == {
-        "hypotheses.txt", "report.html", "scores.json",
-    }  # fmt: skip
+        "hypotheses.txt",
+        "report.html",
+        "scores.json",
+    }
     [scored] = json.loads((folder / "scores.json").read_text())["sets"]
     assert (scored["name"], scored["sentences"]) == ("test.xx", 31)
     assert [[s["metric"], f"{s['score']:.2f}", s["signature"]] for s in scored["scores"]] == rows
@@ -42,9 +56,17 @@ def test_json_is_scores_json_on_any_number_of_devices(
     outs = []
     for devices in (1, 2):
         done = mt(
-            "evaluate", run.bundle, "--source", project / "text/test.xx", "--reference",
-            project / "text/test.yy", "--devices", devices, "--json", cwd=tmp_path,
-        )  # fmt: skip
+            "evaluate",
+            run.bundle,
+            "--source",
+            project / "text/test.xx",
+            "--reference",
+            project / "text/test.yy",
+            "--devices",
+            devices,
+            "--json",
+            cwd=tmp_path,
+        )
         assert done.status == 0, done.err
         # The default folder; and the same scores as at the end of training.
         folder = tmp_path / "runs/evaluate/test.xx"
@@ -83,15 +105,27 @@ def test_score_is_the_probability_of_a_translation(
     mt: Command, run: Run, project: Path, tmp_path: Path
 ) -> None:
     done = mt(
-        "translate", run.bundle, "--input", project / "text/test.xx", "--format", "jsonl",
+        "translate",
+        run.bundle,
+        "--input",
+        project / "text/test.xx",
+        "--format",
+        "jsonl",
         cwd=tmp_path,
-    )  # fmt: skip
+    )
     best = [json.loads(line)["translations"][0] for line in done.out.splitlines()]
     (tmp_path / "out").write_text("".join(f"{one['text']}\n" for one in best))
     scored = mt(
-        "score", run.bundle, "--source", project / "text/test.xx", "--target", "out",
-        "--batch-tokens", 60, cwd=tmp_path,
-    )  # fmt: skip
+        "score",
+        run.bundle,
+        "--source",
+        project / "text/test.xx",
+        "--target",
+        "out",
+        "--batch-tokens",
+        60,
+        cwd=tmp_path,
+    )
     assert scored.status == 0, scored.err
     rows = [line.split("\t") for line in scored.out.splitlines()]
     assert len(rows) == len(best) == 31

@@ -17,11 +17,23 @@ from mt.training.checkpoints import find_checkpoints
 
 PER_EPOCH, STEPS = 19, 70
 OPTIONS = (
-    "--batches.tokens", "200", "--batches.subword_sampling", "0.2", "--model.layer_dropout", "0.3",
-    "--model.word_dropout", "0.1", "--training.checkpoint_minutes", "0",
-    "--trainer.check_val_every_n_epoch", "1", "--trainer.max_steps", str(STEPS),
-    "--search.beam_size", "1",
-)  # fmt: skip
+    "--batches.tokens",
+    "200",
+    "--batches.subword_sampling",
+    "0.2",
+    "--model.layer_dropout",
+    "0.3",
+    "--model.word_dropout",
+    "0.1",
+    "--training.checkpoint_minutes",
+    "0",
+    "--trainer.check_val_every_n_epoch",
+    "1",
+    "--trainer.max_steps",
+    str(STEPS),
+    "--search.beam_size",
+    "1",
+)
 
 
 def train(mt: Command, project: Path, folder: Path, *more: str) -> str:
@@ -140,9 +152,16 @@ def test_truncated_checkpoint_gives_way_to_the_one_before(
 def test_another_model_cannot_resume(mt: Command, project: Path, killed: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in killed.rglob("*")}
     done = mt(
-        "train", "recipes/tiny.yaml", "--output", killed, *OPTIONS, "--resume",
-        "--model.hidden_size", 50, cwd=project,
-    )  # fmt: skip
+        "train",
+        "recipes/tiny.yaml",
+        "--output",
+        killed,
+        *OPTIONS,
+        "--resume",
+        "--model.hidden_size",
+        50,
+        cwd=project,
+    )
     assert done.status == 2
     assert "`model.hidden_size` differs" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err

@@ -100,8 +100,11 @@ def test_other_outputs(run: Run) -> None:
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", report)  # self-contained
     assert list((run.folder / "tensorboard").glob("events.*"))
     assert {path.name for path in run.bundle.iterdir()} == {
-        "README.md", "config.json", "model.safetensors", "tokenizer.model",
-    }  # fmt: skip
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "tokenizer.model",
+    }
     card = (run.bundle / "README.md").read_text()
     for words in ("800", "nrefs:1|", "Licence", "learning_rate: 0.01"):
         assert words in card
@@ -126,10 +129,22 @@ def test_resolved_recipe_is_a_recipe(mt: Command, run: Run, project: Path, tmp_p
 def test_options_override_the_recipe(mt: Command, project: Path, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
     printed = mt(
-        "train", project / "recipes/tiny.yaml", "--print_config", "--seed", 7, "--corpus.files",
-        "here", "--model.hidden_size=20", "--training.betas", "[0.8, 0.9]",
-        "--trainer.max_epochs", 3, "--evaluation.metrics", "[ter]", cwd=tmp_path,
-    )  # fmt: skip
+        "train",
+        project / "recipes/tiny.yaml",
+        "--print_config",
+        "--seed",
+        7,
+        "--corpus.files",
+        "here",
+        "--model.hidden_size=20",
+        "--training.betas",
+        "[0.8, 0.9]",
+        "--trainer.max_epochs",
+        3,
+        "--evaluation.metrics",
+        "[ter]",
+        cwd=tmp_path,
+    )
     assert printed.status == 0, printed.err
     content = yaml.safe_load(printed.out)
     assert content["seed"] == 7
@@ -161,9 +176,15 @@ def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> 
     assert (folder / "checkpoints/step-7.ckpt").read_text() == "a state"
 
     done = mt(
-        "train", "recipes/tiny.yaml", "--overwrite", "--trainer.max_steps", 3, "--search.beam_size",
-        1, cwd=own,
-    )  # fmt: skip
+        "train",
+        "recipes/tiny.yaml",
+        "--overwrite",
+        "--trainer.max_steps",
+        3,
+        "--search.beam_size",
+        1,
+        cwd=own,
+    )
     assert done.status == 0, done.err
     assert (folder / "notes.txt").read_text() == "mine"
     assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-3.ckpt"]

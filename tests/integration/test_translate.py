@@ -29,9 +29,18 @@ def lines(project: Path) -> list[str]:
 
 def test_every_line_is_answered_in_order(mt: Command, run: Run, tmp_path: Path) -> None:
     text = (
-        b"\xef\xbb\xbfba ce\r\n" b"\n" b"  \t \n" b"ce\rdio\n" b"fa\xe2\x80\xa8gul\n"
-        b"hem\xc2\x85jor\n" b"kip \xff lan\n" b"\r\n" b"hem \r\n" b"\x0c\n" b"mop nus"
-    )  # fmt: skip
+        b"\xef\xbb\xbfba ce\r\n"
+        b"\n"
+        b"  \t \n"
+        b"ce\rdio\n"
+        b"fa\xe2\x80\xa8gul\n"
+        b"hem\xc2\x85jor\n"
+        b"kip \xff lan\n"
+        b"\r\n"
+        b"hem \r\n"
+        b"\x0c\n"
+        b"mop nus"
+    )
     done = mt("translate", run.bundle, cwd=tmp_path, stdin=text)
     assert done.status == 0, done.err
     assert done.out.endswith("\n")
@@ -68,9 +77,16 @@ def test_empty_input_gives_empty_output(mt: Command, run: Run, tmp_path: Path) -
 
 def test_n_best_rows(mt: Command, run: Run, tmp_path: Path) -> None:
     done = mt(
-        "translate", run.bundle, "--n-best", 3, "--format", "jsonl", "--beam_size=4",
-        cwd=tmp_path, stdin="ba ce dio\nhem\n",
-    )  # fmt: skip
+        "translate",
+        run.bundle,
+        "--n-best",
+        3,
+        "--format",
+        "jsonl",
+        "--beam_size=4",
+        cwd=tmp_path,
+        stdin="ba ce dio\nhem\n",
+    )
     assert done.status == 0, done.err
     rows = [json.loads(line) for line in done.out.splitlines()]
     assert [list(row) for row in rows] == [["source", "translations"]] * 2
@@ -177,10 +193,16 @@ def test_interrupted_run_leaves_the_output_file_as_it_was(
 ) -> None:
     (tmp_path / "out").write_text("old\n")
     process = mt.start(
-        "-m", "mt.cli", "translate", run.bundle, "--output", "out", cwd=tmp_path,
+        "-m",
+        "mt.cli",
+        "translate",
+        run.bundle,
+        "--output",
+        "out",
+        cwd=tmp_path,
         # A suite that runs in the background has its interrupts ignored, and children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )  # fmt: skip
+    )
     try:
         assert process.stdin is not None
         process.stdin.write(b"ba ce\n")

@@ -33,7 +33,7 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
 
 def build(kind: str) -> Attention:
     torch.manual_seed(1)
-    options = Architecture(hidden_size=H, attention=kind, attention_heads=HEADS)  # type: ignore[arg-type]
+    options = Architecture(hidden_size=H, attention=kind, attention_heads=HEADS)
     return make_attention(options).double()
 
 
@@ -98,7 +98,7 @@ def test_additive_attention_is_the_same_in_any_chunks(
     attention = build("additive")
     whole = attention(query, attention.keys(memory), memory, source_pad)
     widest = [0]
-    energy = attention.energy.register_forward_hook(  # type: ignore[union-attr,operator]
+    energy = attention.energy.register_forward_hook(
         lambda _, arguments, __: widest.append(arguments[0].numel())
     )
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", int(min(elements, 1 << 40)))

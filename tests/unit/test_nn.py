@@ -283,7 +283,7 @@ def test_input_feeding_equals_its_equations() -> None:
     inputs = decoder.embedding.weight[target[0]].detach().numpy() * 6**0.5
     (lstm,) = decoder.layers
     assert isinstance(lstm, nn.LSTM)
-    bilinear = decoder.attention.project.weight.detach().numpy()  # type: ignore[union-attr]
+    bilinear = decoder.attention.project.weight.detach().numpy()
     weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
     vector, vectors = np.zeros(6), []
     fed: list[Any] = []

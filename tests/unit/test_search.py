@@ -110,7 +110,7 @@ def run(
 ) -> list[list[Hypothesis]]:
     lengths = torch.tensor([len(source) - 1 for source in sources])
     state = decoder.start(sources, width)
-    return search(decoder, state, lengths, options, bos=BOS, eos=EOS, **arguments)  # type: ignore[arg-type]
+    return search(decoder, state, lengths, options, bos=BOS, eos=EOS, **arguments)
 
 
 # What the options mean, written a second time and as plainly as possible.
@@ -360,14 +360,18 @@ class Script:
         ({"max_length": 3}, [3], (0, -0.55, -2.0, 3), 3),
         ({"max_length": 3}, [3], (0, -0.49, -2.0, 3), 0),
         # ((5 + 4) / 6) ** 2 is 2.25: -0.95 is above -2 / 1.78 (a length less), below -2 / 2.25.
-        ({"max_length": 3, "normalization": "gnmt", "length_penalty": 2.0}, [3],
-         (0, -0.95, -2.0, 3), 3),
+        (
+            {"max_length": 3, "normalization": "gnmt", "length_penalty": 2.0},
+            [3],
+            (0, -0.95, -2.0, 3),
+            3,
+        ),
         # Multiplied by the length: -1.3 is below -0.35 * 2 and above -0.35 * 4.
         ({"max_length": 3, "length_penalty": -1.0}, [3], (0, -1.3, -0.35, 1), 1),
         # The bound of a sentence stays its own once a shorter neighbour, listed first, has left.
         ({"max_length_ratio": 1.0}, [1, 6], (2, -1.2, -2.0, 6), 6),
     ],
-)  # fmt: skip
+)
 def test_the_bound_of_the_early_stop_is_tight(fields, lengths, script, best):
     state = ScriptState(torch.arange(len(lengths)))
     options = SearchOptions(beam_size=2, **fields)

@@ -114,7 +114,7 @@ def test_special_tokens_and_size(trained: Tokenizer) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_corpus_too_small_for_the_vocabulary(kind: str, words: list[str]) -> None:
-    spec = TokenizerSpec(kind=kind, vocab_size=30_000)  # type: ignore[arg-type]
+    spec = TokenizerSpec(kind=kind, vocab_size=30_000)
     with pytest.raises(
         MTError, match=r"tokenizer\.vocab_size: .*30000.* 400 .*smaller vocab"
     ) as it:
@@ -124,7 +124,7 @@ def test_a_corpus_too_small_for_the_vocabulary(kind: str, words: list[str]) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_vocabulary_too_small_for_the_characters(kind: str, words: list[str]) -> None:
-    spec = TokenizerSpec(kind=kind, vocab_size=100)  # type: ignore[arg-type]
+    spec = TokenizerSpec(kind=kind, vocab_size=100)
     with pytest.raises(MTError, match=r"tokenizer\.vocab_size") as caught:
         train_tokenizer(spec, lambda: words)
     assert "larger vocabulary" in str(caught.value)
@@ -364,7 +364,7 @@ def test_samples_follow_the_exact_distribution(kind: str, strength: float) -> No
     generator = random.Random(0)
     syllables = ["ab", "bab", "abc", "ca", "cab", "bc", "a"]
     texts = ["".join(generator.choices(syllables, k=generator.randint(1, 4))) for _ in range(900)]
-    spec = TokenizerSpec(kind=kind, vocab_size=286)  # type: ignore[arg-type]
+    spec = TokenizerSpec(kind=kind, vocab_size=286)
     tokenizer = train_tokenizer(spec, lambda: texts)
     word = "abcab"
     expected = exact_distribution(tokenizer, kind, "▁" + word, strength)
