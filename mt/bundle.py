@@ -106,6 +106,7 @@ def _replace_folder(folder: Path, files: dict[str, bytes]) -> None:
         if scratch is not None:
             if (scratch / "old").exists() and not folder.exists():  # failed or interrupted
                 (scratch / "old").rename(folder)
+            # What cannot be removed is a hidden folder too many, not a reason to fail.
             shutil.rmtree(scratch, ignore_errors=True)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
@@ -130,8 +129,21 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a
 class _Parser(ArgumentParser):
     """Raises MTError with one line, where argparse would print a page."""
 
+    file: Path | None = None
+    """What is being read, in place of the command line."""
+
     def error(self, message: str, ex: Exception | None = None) -> Any:
+        if self.file is not None:
+            raise MTError(f"{self.file}: {_one_line(message)}")
         raise MTError(f"{_one_line(message)}; see `{self.prog} --help`")
+
+    def read(self, file: Path, content: dict[str, Any]) -> Any:
+        """Check and complete the content of a YAML file."""
+        self.file = file
+        try:
+            return self.parse_object(content)
+        finally:
+            self.file = None
 
 
 def _one_line(message: str) -> str:
@@ -236,7 +248,7 @@ def _dashes(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
-def _recipe_parser() -> ArgumentParser:
+def _recipe_parser() -> _Parser:
     from lightning import Trainer  # costs seconds, which only `mt train` may take
 
     parser = _Parser(
@@ -314,19 +326,10 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     # jsonargparse has an option of that name for other purposes.
     print_config = "--print_config" in arguments
     overrides = [argument for argument in arguments[1:] if argument != "--print_config"]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            base = parser.parse_object(content)
-        except argparse.ArgumentError as error:
-            raise MTError(f"{path}: {_one_line(str(error))}") from error
-        except MTError as error:
-            raise MTError(
-                f"{path}: {str(error).removesuffix('; see `mt train RECIPE --help`')}"
-            ) from error
-        parser.set_defaults(base.as_dict())
-        parsed = parser.parse_args(overrides)
-        made = parser.instantiate(parsed)
+    base = parser.read(path, content)
+    parser.set_defaults(base.as_dict())
+    parsed = parser.parse_args(overrides)
+    made = parser.instantiate(parsed)
     trainer = {name: value for name, value in parsed.trainer.as_dict().items() if value is not None}
     recipe = Recipe(
         **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
@@ -406,10 +409,7 @@ def read_spec(path: Path) -> tuple[TokenizerSpec, list[Path]]:
     root = folder.parent if folder.name == "tokenizers" else folder
     parser = _Parser(prog="mt tokenizer", default_meta=False)
     parser.add_class_arguments(TokenizerSpec, None)
-    try:
-        spec = parser.instantiate(parser.parse_object(content))
-    except (argparse.ArgumentError, MTError) as error:
-        raise MTError(f"{path}: {_one_line(str(error))}") from error
+    spec = parser.instantiate(parser.read(path, content))
     return TokenizerSpec(**{f.name: spec[f.name] for f in fields(TokenizerSpec)}), [
         root / item for item in inputs
     ]

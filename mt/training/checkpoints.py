@@ -7,19 +7,18 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Any
 
 import lightning as L
 import torch
 
 from mt.errors import MTError
-from mt.training.module import ends_update
+from mt.training.module import TranslationModule, UpdateCallback
 
 _log = logging.getLogger("mt")
 _NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
-class Checkpoints(L.Callback):
+class Checkpoints(UpdateCallback):
     """Saves the state of training at intervals of time, and whenever asked.
 
     Args:
@@ -35,17 +34,8 @@ class Checkpoints(L.Callback):
         self._saved = time.monotonic()
         self._step = -1
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Save where an update ends and a checkpoint is due."""
-        if not ends_update(trainer, batch_idx):
-            return
+    def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
+        """Save where a checkpoint is due."""
         late = time.monotonic() - self._saved > 60 * self.minutes
         if trainer.world_size > 1:  # clocks differ, and every process must take part
             late = trainer.strategy.broadcast(late)

@@ -65,7 +65,9 @@ class ParallelText:
     ):
         self.texts = sources, targets
         strength = batching.subword_sampling
-        self.samplers = [SubwordSampler(tokenizer, spec, strength) for tokenizer in tokenizers]
+        self.samplers = [
+            SubwordSampler(tokenizer, spec, strength) for tokenizer in tokenizers if strength > 0
+        ]
         self.batching = batching
         self.sources = Sentences(_encode(sources, tokenizers.source), len(tokenizers.source))
         self.targets = Sentences(_encode(targets, tokenizers.target), len(tokenizers.target))
@@ -100,7 +102,7 @@ class ParallelText:
         filler = len(rows) == 0
         if filler:
             rows = update[:1]
-        if self.batching.subword_sampling > 0:
+        if self.samplers:
             numbers = rows.tolist()
             state = np.random.SeedSequence(seed).generate_state(2)
             sources, targets = (

@@ -10,6 +10,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import timedelta
 from itertools import chain
@@ -60,7 +61,7 @@ class RunFolder(NamedTuple):
 
     @property
     def scores(self) -> Path:
-        """The scores; they are written last but for the report, and mark a finished run."""
+        """The scores; they are written last and mark a finished run."""
         return self.path / "scores.json"
 
     @property
@@ -71,7 +72,8 @@ class RunFolder(NamedTuple):
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""
         for folder in (self.bundle, self.checkpoints, self.path / "tensorboard"):
-            shutil.rmtree(folder, ignore_errors=True)
+            if folder.exists():
+                shutil.rmtree(folder)
         for name in (
             "scores.json",
             "report.html",
@@ -103,17 +105,10 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     _seconds(recipe.trainer.get("max_time"))  # a mistake is told before the corpus is fetched
     if leader:
         _check_folder(run, resume, overwrite)
+    else:
+        _log.setLevel(logging.WARNING)  # one process tells
     corpus = load_corpus(recipe.corpus)
-    _log.info("corpus     %s", "; ".join(corpus.origin))
-    tests = ", ".join(f"{name} {len(pairs):,}" for name, pairs in corpus.tests.items())
-    _log.info(
-        "           train %s, valid %s, %s pairs",
-        f"{len(corpus.train):,}",
-        f"{len(corpus.valid):,}",
-        tests,
-    )
-    if leader:
-        _log.info("%s", cleaning_table(corpus))
+    _log.info("corpus     %s\n%s", "; ".join(corpus.origin), cleaning_table(corpus))
     recipe, reasons = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
     for reason in reasons:
         _log.info("chosen     %s", reason)
@@ -129,8 +124,9 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     )
     if len(text.kept) == 0:
         raise MTError("batches.max_length: every training pair is longer; raise it")
+    described = environment(recipe.seed)
     if leader:
-        _prepare_folder(run, recipe, resume, overwrite)
+        _prepare_folder(run, recipe, described, resume, overwrite)
 
     torch.manual_seed(recipe.seed)
     try:
@@ -139,7 +135,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         raise MTError(str(error)) from error
     languages = recipe.corpus.source, recipe.corpus.target
     bundle = Bundle(model, tokenizers, languages, recipe.search)
-    facts = _facts(recipe, corpus, model)
+    facts = _facts(described, corpus, model)
     _log.info("model      %s parameters", f"{_parameters(model):,}")
 
     def keep(best: Bundle) -> None:
@@ -168,7 +164,9 @@ def _check_folder(run: RunFolder, resume: bool, overwrite: bool) -> None:
         )
 
 
-def _prepare_folder(run: RunFolder, recipe: Recipe, resume: bool, overwrite: bool) -> None:
+def _prepare_folder(
+    run: RunFolder, recipe: Recipe, described: dict[str, Any], resume: bool, overwrite: bool
+) -> None:
     if overwrite:
         run.clear()
     if resume and run.recipe.exists():
@@ -178,8 +176,7 @@ def _prepare_folder(run: RunFolder, recipe: Recipe, resume: bool, overwrite: boo
     except OSError as error:
         raise MTError(f"{run.path}: cannot make the run folder ({error.strerror})") from error
     write_atomically(run.recipe, recipe_yaml(recipe))
-    described = json.dumps(environment(recipe.seed), indent=2)
-    write_atomically(run.path / "environment.json", described + "\n")
+    write_atomically(run.path / "environment.json", json.dumps(described, indent=2) + "\n")
 
 
 def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
@@ -286,6 +283,15 @@ _OURS = ("max_epochs", "max_steps", "max_time", "val_check_interval", "check_val
 """Trainer options that are carried out here, because Lightning sees a run as one long epoch."""
 
 
+@contextmanager
+def _without_advice() -> Iterator[None]:
+    """Silence Lightning's advice on loader processes, progress bars and GPUs that are not used:
+    what these should be is said by the recipe."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        yield
+
+
 def _fit(
     recipe: Recipe,
     run: RunFolder,
@@ -300,8 +306,7 @@ def _fit(
     options = {name: value for name, value in recipe.trainer.items() if name not in _OURS}
     log_every = options.pop("log_every_n_steps", None) or 50
     tensorboard = TensorBoardLogger(run.path, name="tensorboard", version="")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+    with _without_advice():
         trainer = L.Trainer(
             **options,
             max_epochs=1,
@@ -337,8 +342,7 @@ def _fit(
     checkpoint = newest_whole_checkpoint(run.checkpoints) if resume else None
     if resume:
         _log.info("resuming   %s", checkpoint or "nothing to resume: starting afresh")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+    with _without_advice():
         trainer.fit(
             module,
             datamodule=DataModule(text, recipe.seed, budget.updates or 1 << 60),
@@ -404,9 +408,10 @@ def _evaluate(
     _log.info("translator %s", run.bundle)
 
 
-def _facts(recipe: Recipe, corpus: ParallelCorpus, model: Seq2Seq) -> list[tuple[str, str]]:
-    """Say in words what the model was made from."""
-    described = environment(recipe.seed)
+def _facts(
+    described: dict[str, Any], corpus: ParallelCorpus, model: Seq2Seq
+) -> list[tuple[str, str]]:
+    """Say in words what the model was made from; `described` is its environment."""
     hardware = described["hardware"]
     machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['threads']} threads"
     return [
@@ -414,7 +419,7 @@ def _facts(recipe: Recipe, corpus: ParallelCorpus, model: Seq2Seq) -> list[tuple
         ("Training pairs", f"{len(corpus.train):,}"),
         ("Parameters", f"{_parameters(model):,}"),
         ("Hardware", machine),
-        ("Seed", str(recipe.seed)),
+        ("Seed", str(described["seed"])),
         ("Version", f"mt {described['mt']}, commit {described['commit'] or 'unknown'}"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -199,6 +200,27 @@ class TranslationModule(L.LightningModule):
         """Take it back."""
         for name, value in checkpoint["mt"].items():
             setattr(self, name, value)
+
+
+class UpdateCallback(L.Callback, ABC):
+    """Does something after each update, whatever the number of batches it took."""
+
+    @abstractmethod
+    def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
+        """Called when the weights have changed."""
+
+    def on_train_batch_end(
+        self,
+        trainer: L.Trainer,
+        pl_module: L.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """See Lightning."""
+        assert isinstance(pl_module, TranslationModule)
+        if ends_update(trainer, batch_idx):
+            self.on_update_end(trainer, pl_module)
 
 
 def ends_update(trainer: L.Trainer, batch_idx: int) -> bool:

@@ -16,7 +16,7 @@ from mt.evaluation.scores import corpus_score
 from mt.recipe import Training
 from mt.search.options import SearchOptions
 from mt.training.checkpoints import Checkpoints
-from mt.training.module import TranslationModule, ends_update
+from mt.training.module import TranslationModule, UpdateCallback
 from mt.training.progress import Metrics, Progress, duration
 from mt.translator import Translator
 
@@ -46,7 +46,7 @@ class ValidationSet(NamedTuple):
     references: list[str]
 
 
-class Validation(L.Callback):
+class Validation(UpdateCallback):
     """Validates every so many updates, on the weights that would be kept.
 
     Args:
@@ -90,17 +90,10 @@ class Validation(L.Callback):
         if self.best >= 0:
             self.progress.best_bleu = self.best
 
-    def on_train_batch_end(
-        self,
-        trainer: L.Trainer,
-        pl_module: L.LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
+    def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
         """Validate where it is time."""
-        if ends_update(trainer, batch_idx) and trainer.global_step % self.every == 0:
-            self._validate(trainer, pl_module)
+        if trainer.global_step % self.every == 0:
+            self._validate(trainer, module)
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Validate the end of the run."""
