@@ -189,7 +189,6 @@ def parse_command(
         prog=command,
         description=description,
         formatter_class=argparse.HelpFormatter,
-        default_meta=False,
     )
     for name, text in positionals.items():
         parser.add_argument(name, type=str, help=text)
@@ -255,7 +254,6 @@ def _recipe_parser() -> _Parser:
         prog="mt train RECIPE",
         description="Train a translator: corpus, tokenizer, training, evaluation, report. "
         "With --print_config, print the recipe with all options filled in, and do nothing.",
-        default_meta=False,
     )
     parser.add_argument(
         "--output", type=str, default=None, help="run folder (default: runs/RECIPE_FILE_STEM)"
@@ -407,7 +405,7 @@ def read_spec(path: Path) -> tuple[TokenizerSpec, list[Path]]:
         raise MTError(f"{path}: `input` must be a list of files")
     folder = path.resolve().parent
     root = folder.parent if folder.name == "tokenizers" else folder
-    parser = _Parser(prog="mt tokenizer", default_meta=False)
+    parser = _Parser(prog="mt tokenizer")
     parser.add_class_arguments(TokenizerSpec, None)
     spec = parser.instantiate(parser.read(path, content))
     return TokenizerSpec(**{f.name: spec[f.name] for f in fields(TokenizerSpec)}), [
