@@ -53,7 +53,12 @@ def test_run_learns_the_language(run: Run) -> None:
 
 def test_run_tells_what_it_does(run: Run) -> None:
     assert run.done.out == ""
-    for words in ("pairs: train 800 · valid 41 · test 31\n", "exact duplicates", "best", "runs/tiny/"):
+    for words in (
+        "pairs: train 800 · valid 41 · test 31\n",
+        "exact duplicates",
+        "best",
+        "runs/tiny/",
+    ):
         assert words in run.done.err
 
 
