@@ -64,10 +64,12 @@ def _read_columns(path: Path) -> dict[str, list[tuple[float, float]]]:
     found: dict[str, dict[float, float]] = {}
     try:
         with path.open(encoding="utf-8", errors="replace", newline="") as file:
-            for row in csv.DictReader(file):
-                step = _number(row.get("step"))
-                for column, cell in row.items():
-                    value = _number(cell)
+            rows = csv.reader(file)
+            header = next(rows, [])
+            for row in rows:
+                cells = dict(zip(header, map(_number, row), strict=False))
+                step = cells.get("step")
+                for column, value in cells.items():
                     if step is not None and value is not None:
                         found.setdefault(column, {})[step] = value
     except (OSError, csv.Error):
@@ -75,9 +77,9 @@ def _read_columns(path: Path) -> dict[str, list[tuple[float, float]]]:
     return {column: sorted(points.items()) for column, points in found.items()}
 
 
-def _number(cell: str | None) -> float | None:
+def _number(cell: str) -> float | None:
     try:
-        value = float(cell or "")
+        value = float(cell)
     except ValueError:
         return None
     return value if math.isfinite(value) else None

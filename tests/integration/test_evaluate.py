@@ -87,7 +87,7 @@ def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: P
         (["evaluate", "--source", "three", "--reference", "two"], ["three", "3", "two", "2"]),
         (["evaluate", "--source", "three", "--reference", "three", "two"], ["two has 2"]),
         (["evaluate", "--source", "bad", "--reference", "three"], ["bad: line 2", "UTF-8"]),
-        (["evaluate", "--source", "none", "--reference", "none"], ["nothing to score"]),
+        (["evaluate", "--source", "none", "--reference", "none"], ["none", "file is empty"]),
         (["score", "--source", "three", "--target", "two"], ["three has 3", "two has 2"]),
         (["score", "--source", "three", "--target", "bad"], ["bad: line 2", "UTF-8"]),
     ]
