@@ -110,6 +110,9 @@ class TokenizerSpec:
     """Unicode normalisation inside the tokenizer."""
     user_symbols: list[str] = field(default_factory=list)
     """Strings that always stay one token."""
+    placeholders: bool = True
+    """Copy placeholders such as `{name}`, `%s` and `%1` from source to translation: each is one
+    symbol to the network and put back afterwards."""
     max_sentences: int = 2_000_000
     """Sentences to train on, drawn with `seed` from larger corpora."""
     seed: int = 1

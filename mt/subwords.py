@@ -38,7 +38,7 @@ class SubwordSampler:
         self._ids: dict[str, int] = {}
         self._scores: dict[str, float] = {}
         self._bytes: dict[int, int] = {}
-        symbols = {symbol.replace(" ", _SPACE) for symbol in spec.user_symbols}
+        symbols = {s.replace(" ", _SPACE) for s in (*spec.user_symbols, *tokenizer.symbols)}
         for number in range(len(tokenizer)):
             piece = processor.id_to_piece(number)
             if processor.is_byte(number):

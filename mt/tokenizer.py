@@ -15,6 +15,7 @@ import sentencepiece
 
 from mt.errors import MTError
 from mt.files import cache_folder, write_atomically
+from mt.placeholders import SYMBOLS, find, mask
 from mt.recipe import TokenizerSpec
 
 PAD, UNK, BOS, EOS = 0, 1, 2, 3
@@ -39,6 +40,8 @@ class Tokenizer:
         except RuntimeError as error:
             raise MTError("the tokenizer model is damaged; train or copy it again") from error
         p = self.processor
+        self.symbols = [s for s in SYMBOLS if p.piece_to_id(s) != UNK]
+        """The symbols of the vocabulary that placeholders are masked by."""
         if (p.pad_id(), p.unk_id(), p.bos_id(), p.eos_id()) != (PAD, UNK, BOS, EOS):
             raise MTError(
                 "the tokenizer model numbers its special tokens otherwise than "
@@ -71,6 +74,11 @@ class Tokenizers(NamedTuple):
     source: Tokenizer
     target: Tokenizer
 
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols that both vocabularies have for placeholders."""
+        return min(self.source.symbols, self.target.symbols, key=len)
+
 
 def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> Tokenizer:
     """Train a SentencePiece model, or take it from the cache where the same was trained before.
@@ -83,8 +91,10 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         MTError: The text is too small for the vocabulary, or empty.
     """
     digest = hashlib.blake2b(json.dumps(asdict(spec), sort_keys=True).encode(), digest_size=16)
-    sentences = 0
+    sentences = placeholders = 0
     for text in texts():
+        if spec.placeholders:
+            placeholders = max(placeholders, len(find(text)))
         digest.update(text.encode())
         digest.update(b"\n")
         sentences += 1
@@ -97,18 +107,21 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         except MTError:
             pass  # damaged: made again below
     model = io.BytesIO()
+    symbols = SYMBOLS[:placeholders]  # none for text without placeholders
     most = min(sentences, spec.max_sentences)
     members = set(random.Random(spec.seed).sample(range(sentences), most))
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(text for n, text in enumerate(texts()) if n in members),
+            sentence_iterator=(
+                mask(text, symbols) for n, text in enumerate(texts()) if n in members
+            ),
             model_writer=model,
             model_type=spec.kind,
             vocab_size=spec.vocab_size,
             byte_fallback=spec.byte_fallback,
             character_coverage=spec.character_coverage,
             normalization_rule_name=spec.normalization,
-            user_defined_symbols=list(spec.user_symbols),
+            user_defined_symbols=[*spec.user_symbols, *symbols],
             max_sentence_length=16384,
             pad_id=PAD,
             unk_id=UNK,

@@ -14,6 +14,7 @@ import torch
 from mt.batches import collate, pad, plan_decoding
 from mt.bundle import Bundle, load_bundle
 from mt.errors import MTError
+from mt.placeholders import find, mask, unmask
 from mt.search import search
 from mt.search.options import SearchOptions
 from mt.tokenizer import BOS, EOS, PAD, UNK
@@ -104,10 +105,10 @@ class Translator:
         options = options or self.options
         results = [[Translation("", 0.0, 0.0, 0)] for _ in texts]
         sentences = [number for number, text in enumerate(texts) if text.strip()]
-        sources = self._encode_sources([texts[n] for n in sentences], sentences, first_line)
+        held, sources = self._encode_sources([texts[n] for n in sentences], sentences, first_line)
         starts = None
         if prefixes is not None:
-            starts = self.tokenizers.target.encode([_nfc(prefixes[n]) for n in sentences])
+            starts = self._encode_targets([prefixes[n] for n in sentences], held)
         self.model.eval()
         for batch in plan_decoding([len(source) for source in sources], batch_tokens):
             rows = [sources[number] for number in batch]
@@ -127,10 +128,12 @@ class Translator:
             for number, hypotheses in zip(batch, found, strict=True):
                 if not hypotheses:  # the options leave no translation at all
                     continue
-                texts_found = self.tokenizers.target.decode([h.tokens for h in hypotheses])
+                decoded = self.tokenizers.target.decode([h.tokens for h in hypotheses])
+                if self.tokenizers.symbols:
+                    decoded = [unmask(text, held[number]) for text in decoded]
                 results[sentences[number]] = [
                     Translation(text, h.score, h.log_probability, len(h.tokens) + 1)
-                    for text, h in zip(texts_found, hypotheses, strict=True)
+                    for text, h in zip(decoded, hypotheses, strict=True)
                 ]
         return results
 
@@ -156,8 +159,8 @@ class Translator:
         """
         if len(sources) != len(targets):
             raise MTError(f"{len(sources)} sources but {len(targets)} targets to score")
-        encoded = self._encode_sources(sources, range(len(sources)), first_line)
-        wanted = self.tokenizers.target.encode([_nfc(text) for text in targets])
+        held, encoded = self._encode_sources(sources, range(len(sources)), first_line)
+        wanted = self._encode_targets(targets, held)
         scores = [(0.0, 0)] * len(sources)
         self.model.eval()
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
@@ -177,8 +180,13 @@ class Translator:
 
     def _encode_sources(
         self, texts: Sequence[str], numbers: Sequence[int], first_line: int
-    ) -> list[list[int]]:
-        sources = self.tokenizers.source.encode([_nfc(text) for text in texts])
+    ) -> tuple[list[list[str]], list[list[int]]]:
+        """Return what the placeholders of each text stand for, and its tokens."""
+        symbols = self.tokenizers.symbols
+        texts = [_nfc(text) for text in texts]
+        held = [find(text, symbols) for text in texts]
+        masked = [mask(text, symbols, row) for text, row in zip(texts, held, strict=True)]
+        sources = self.tokenizers.source.encode(masked)
         for number, source in zip(numbers, sources, strict=True):
             if len(source) > MAX_SOURCE:
                 _log.warning(
@@ -188,7 +196,12 @@ class Translator:
                     MAX_SOURCE,
                 )
                 del source[MAX_SOURCE:]
-        return sources
+        return held, sources
+
+    def _encode_targets(self, texts: Sequence[str], held: list[list[str]]) -> list[list[int]]:
+        symbols = self.tokenizers.symbols
+        masked = (mask(_nfc(text), symbols, row) for text, row in zip(texts, held, strict=True))
+        return self.tokenizers.target.encode(list(masked))
 
 
 def _nfc(text: str) -> str:

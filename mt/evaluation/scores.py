@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.files import write_atomically
+from mt.placeholders import PLACEHOLDER
 
 METRICS = ("bleu", "chrf", "ter", "bleu-lc-tok")
 """Names of the metrics that `corpus_score` knows."""
@@ -222,35 +223,22 @@ def _spaced(line: str) -> str:
 
 # -- Placeholders ----------------------------------------------------------------------------------
 
-_PLACEHOLDER = re.compile(
-    r"""
-    \$?\{\{?[^{}\s]*\}?\}                            # {name} {0} {} {{name}} ${name}
-    | (?<![%\d])%(?:
-        \(\w+\)[a-zA-Z]                              # %(name)s
-        | \d+(?:\$[a-zA-Z@])?                        # %1 %1$s
-        | [-+\#]?(?:\d*\.\d+)?(?:hh?|ll?)?[sdiufgxXc@](?!\w)   # %s %d %.2f %ld
-        | [A-Z][A-Z_]+                               # %PRODUCTNAME
-    )
-    """,
-    re.VERBOSE,
-)
-
 
 def placeholder_fidelity(sources: Sequence[str], hypotheses: Sequence[str]) -> tuple[int, int]:
     """Count the sentences that keep their placeholders, and those that have any.
 
-    A placeholder is `{name}`, `%s`, `%1` or a relative of theirs in the source. A sentence keeps
-    them where the translation holds each of them as often as the source does.
+    Placeholders are those of `mt.placeholders`. A sentence keeps them where its translation holds
+    each as often as the source does.
     Raises MTError where the counts of lines differ.
     """
     if len(sources) != len(hypotheses):
         raise MTError(f"{len(sources)} source lines but {len(hypotheses)} hypotheses")
     kept = total = 0
     for source, hypothesis in zip(sources, hypotheses, strict=True):
-        wanted = Counter(_PLACEHOLDER.findall(source))
+        wanted = Counter(PLACEHOLDER.findall(source))
         if wanted:
             total += 1
-            kept += wanted == Counter(_PLACEHOLDER.findall(hypothesis))
+            kept += wanted == Counter(PLACEHOLDER.findall(hypothesis))
     return kept, total
 
 

@@ -11,6 +11,7 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mt.batches import Batch, Ints, Sentences, collate, plan_updates, share
+from mt.placeholders import find, mask
 from mt.recipe import Batching, TokenizerSpec
 from mt.subwords import SubwordSampler
 from mt.tokenizer import PAD, Tokenizer, Tokenizers
@@ -64,13 +65,14 @@ class ParallelText:
         batching: Batching,
     ):
         self.texts = sources, targets
+        self.symbols = tokenizers.symbols
         strength = batching.subword_sampling
         self.samplers = [
             SubwordSampler(tokenizer, spec, strength) for tokenizer in tokenizers if strength > 0
         ]
         self.batching = batching
-        self.sources = Sentences(_encode(sources, tokenizers.source), len(tokenizers.source))
-        self.targets = Sentences(_encode(targets, tokenizers.target), len(tokenizers.target))
+        self.sources = Sentences(self._encode(0, tokenizers.source), len(tokenizers.source))
+        self.targets = Sentences(self._encode(1, tokenizers.target), len(tokenizers.target))
         longest = np.maximum(self.sources.lengths, self.targets.lengths)
         self.kept = np.flatnonzero(longest <= batching.max_length)
         """Numbers of the pairs that are trained on."""
@@ -106,8 +108,10 @@ class ParallelText:
             numbers = rows.tolist()
             state = np.random.SeedSequence(seed).generate_state(2)
             sources, targets = (
-                sampler.sample(text[numbers], int(word))
-                for sampler, text, word in zip(self.samplers, self.texts, state, strict=True)
+                sampler.sample(texts, int(word))
+                for sampler, texts, word in zip(
+                    self.samplers, self._masked(numbers), state, strict=True
+                )
             )
             batch = collate(sources, targets, rows)
         else:
@@ -120,11 +124,22 @@ class ParallelText:
             batch = batch._replace(target_out=torch.full_like(batch.target_out, PAD))
         return TrainingBatch(batch, tokens)
 
+    def _encode(self, side: int, tokenizer: Tokenizer) -> Iterator[list[int]]:
+        total = len(self.texts[0])
+        for start in range(0, total, 10_000):
+            numbers = list(range(start, min(start + 10_000, total)))
+            yield from tokenizer.encode(self._masked(numbers)[side])
 
-def _encode(texts: Texts, tokenizer: Tokenizer) -> Iterator[list[int]]:
-    for start in range(0, len(texts), 10_000):
-        numbers = list(range(start, min(start + 10_000, len(texts))))
-        yield from tokenizer.encode(texts[numbers])
+    def _masked(self, numbers: list[int]) -> tuple[Sequence[str], Sequence[str]]:
+        """Read pairs, with their placeholders masked."""
+        sources, targets = (texts[numbers] for texts in self.texts)
+        if not self.symbols:
+            return sources, targets
+        held = [find(source, self.symbols) for source in sources]
+        return (
+            [mask(text, self.symbols, row) for text, row in zip(sources, held, strict=True)],
+            [mask(text, self.symbols, row) for text, row in zip(targets, held, strict=True)],
+        )
 
 
 class BatchStream(IterableDataset[TrainingBatch]):

@@ -87,16 +87,24 @@ def test_the_imports_are_found_at_all() -> None:
         ("mt.files", ["mt.errors"]),
         ("mt.lines", ["mt.errors"]),
         ("mt.recipe", ["mt.nn.architecture", "mt.search.options"]),
-        ("mt.tokenizer", ["mt.errors", "mt.files", "mt.recipe"]),
+        ("mt.placeholders", []),
+        ("mt.tokenizer", ["mt.errors", "mt.files", "mt.placeholders", "mt.recipe"]),
         ("mt.batches", ["mt.tokenizer"]),
-        ("mt.evaluation.scores", ["mt.errors", "mt.files"]),
+        ("mt.evaluation.scores", ["mt.errors", "mt.files", "mt.placeholders"]),
         (
             "mt.bundle",
             ["mt.errors", "mt.nn", "mt.search.options", "mt.tokenizer"],
         ),
         (
             "mt.translator",
-            ["mt.batches", "mt.bundle", "mt.errors", "mt.search", "mt.tokenizer"],
+            [
+                "mt.batches",
+                "mt.bundle",
+                "mt.errors",
+                "mt.placeholders",
+                "mt.search",
+                "mt.tokenizer",
+            ],
         ),
     ],
 )
