@@ -8,7 +8,6 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import NamedTuple
 
 import sentencepiece
@@ -140,17 +139,3 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         ) from error
     write_atomically(cached, model.getvalue())
     return Tokenizer(model.getvalue())
-
-
-def load_tokenizer(path: Path) -> Tokenizer:
-    """Read a SentencePiece model file.
-
-    Raises:
-        MTError: The file is missing or damaged.
-    """
-    try:
-        return Tokenizer(path.read_bytes())
-    except OSError as error:
-        raise MTError(f"{path}: cannot read the tokenizer ({error.strerror})") from error
-    except MTError as error:
-        raise MTError(f"{path}: {error}") from error

@@ -255,7 +255,8 @@ def _run(command: list[str], scratch: Path, progress: str = "") -> str:
 
     Raises `MTError` where the command is missing.
     """
-    # The temporary files lie on the disk of the cache, so that their growth can be seen.
+    # The temporary files lie on the disk of the cache, so that their growth can be seen. The last
+    # lines of the output tell why a command failed: no warning may stand there.
     environment = {**os.environ, "TMPDIR": str(scratch), "LC_ALL": "C", "PYTHONWARNINGS": "ignore"}
     log = scratch / "output"
     with log.open("wb") as output:

@@ -129,7 +129,8 @@ def _open(corpus: Corpus, folder: Path) -> ParallelCorpus:
 
 def _build(corpus: Corpus, origins: list[Origin], folder: Path, key: str) -> None:
     """Make the corpus in a folder of its own, which gets its name when it is whole."""
-    for leftover in folder.glob(f"{key}.*.partial"):  # of a process that was killed
+    # A process that was killed left these; a folder that cannot be removed does no harm.
+    for leftover in folder.glob(f"{key}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(dir=folder, prefix=f"{key}.", suffix=".partial"))
     try:

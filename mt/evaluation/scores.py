@@ -267,33 +267,3 @@ def write_scores(path: str | Path, sets: Sequence[SetScores]) -> None:
     Raises MTError where it cannot be written.
     """
     write_atomically(Path(path), scores_json(sets))
-
-
-def read_scores(path: str | Path) -> list[SetScores]:
-    """Read a `scores.json`; keys that this version does not know are passed over.
-
-    Raises MTError where the file is missing, unreadable, or not of version 1.
-    """
-    try:
-        content = json.loads(Path(path).read_text("utf-8"))
-    except OSError as error:
-        raise MTError(f"{path}: cannot be read: {error.strerror}") from error
-    except ValueError as error:
-        raise MTError(f"{path}: not a JSON file: {error}") from error
-    version = content.get("version") if isinstance(content, dict) else None
-    if version != 1:
-        raise MTError(f"{path}: expected scores of version 1, found {version!r}")
-    try:
-        return [
-            SetScores(
-                str(one["name"]),
-                int(one["sentences"]),
-                [
-                    Score(str(score["metric"]), float(score["score"]), str(score["signature"]))
-                    for score in one["scores"]
-                ],
-            )
-            for one in content["sets"]
-        ]
-    except (KeyError, TypeError, ValueError) as error:
-        raise MTError(f"{path}: not a scores file: {type(error).__name__}: {error}") from error

@@ -38,7 +38,7 @@ class Checkpoints(UpdateCallback):
         """Save where a checkpoint is due."""
         late = time.monotonic() - self._saved > 60 * self.minutes
         if trainer.world_size > 1:  # clocks differ, and every process must take part
-            late = trainer.strategy.broadcast(late)
+            late = trainer.global_step % 20 == 0 and trainer.strategy.broadcast(late)
         if self.due or late:
             self.save(trainer)
 

@@ -6,8 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from mt.errors import MTError
 from mt.evaluation import scores
@@ -207,45 +205,3 @@ def test_scores_file_has_exactly_the_agreed_form(tmp_path: Path) -> None:
         ],
     }
     assert list(path.parent.iterdir()) == [path]
-    assert scores.read_scores(path) == SETS
-
-
-def test_reading_passes_over_keys_of_later_versions(tmp_path: Path) -> None:
-    content = json.loads(scores.scores_json(SETS))
-    content["created"] = "today"
-    content["sets"][0]["buckets"] = []
-    content["sets"][0]["scores"][0]["interval"] = [30, 32]
-    path = tmp_path / "scores.json"
-    path.write_text(json.dumps(content), encoding="utf-8")
-    assert scores.read_scores(path) == SETS
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("{", "not a JSON file"),
-        ("[]", "version 1, found None"),
-        ('{"version": 2, "sets": []}', "version 1, found 2"),
-        ('{"version": 1}', "KeyError: 'sets'"),
-        ('{"version": 1, "sets": [3]}', "not a scores file"),
-    ],
-)
-def test_a_broken_scores_file_is_one_clear_line(tmp_path: Path, text: str, message: str) -> None:
-    path = tmp_path / "scores.json"
-    path.write_text(text, encoding="utf-8")
-    with pytest.raises(MTError, match=message) as caught:
-        scores.read_scores(path)
-    assert str(path) in str(caught.value)
-    with pytest.raises(MTError, match="cannot be read"):
-        scores.read_scores(tmp_path / "absent.json")
-
-
-@settings(deadline=None)
-@given(st.floats(0, 100), st.integers(0, 10**6), st.text())
-def test_scores_survive_the_file(score: float, sentences: int, name: str) -> None:
-    import tempfile
-
-    sets = [SetScores(name, sentences, [Score("chrf", score, name)])]
-    with tempfile.TemporaryDirectory() as folder:
-        scores.write_scores(f"{folder}/scores.json", sets)
-        assert scores.read_scores(f"{folder}/scores.json") == sets

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 
@@ -29,6 +30,16 @@ def test_every_field_can_be_chosen_and_gives_its_reason() -> None:
             recipe.trainer[field] if section == "trainer" else vars(getattr(recipe, section))[field]
         )
         assert reason.startswith(f"{name} = {value} (5,000 training pairs")
+
+
+def test_the_documented_sizes_are_those_in_use() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
+    rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    wanted = [
+        [f"{size.pairs:,.0f}" if size is not SIZES[-1] else "more", *(f"{n:,}" for n in size[1:])]
+        for size in SIZES
+    ]
+    assert rows[1:] == wanted
 
 
 def test_fields_that_are_not_named_stay() -> None:

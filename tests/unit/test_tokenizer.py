@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import math
 import os
@@ -25,7 +26,6 @@ from mt.tokenizer import (
     PAD,
     UNK,
     Tokenizer,
-    load_tokenizer,
     train_tokenizer,
 )
 
@@ -150,37 +150,22 @@ def test_joint_training_shares_tokens_that_separate_training_keeps_apart() -> No
     assert train_tokenizer(spec, lambda: source).processor.piece_to_id("x") == UNK
 
 
-# Files
+@pytest.mark.parametrize("kept", [0, 5, 0.5])
+def test_a_damaged_model_is_refused(kept: float, tokenizer: Tokenizer) -> None:
+    size = int(kept * len(tokenizer.model)) if kept < 1 else int(kept)
+    with pytest.raises(MTError, match="the tokenizer model is damaged"):
+        Tokenizer(tokenizer.model[:size])
 
 
-def test_a_model_file_is_read_back(tokenizer: Tokenizer, words: list[str], tmp_path: Path) -> None:
-    file = tmp_path / "tokenizer.model"
-    file.write_bytes(tokenizer.model)
-    assert load_tokenizer(file).encode(words) == tokenizer.encode(words)
-
-
-@pytest.mark.parametrize("damage", ["missing", "empty", "text", "truncated", "folder"])
-def test_a_damaged_model_file_is_named(damage: str, tokenizer: Tokenizer, tmp_path: Path) -> None:
-    file = tmp_path / "tokenizer.model"
-    if damage == "folder":
-        file.mkdir()
-    elif damage != "missing":
-        whole = tokenizer.model
-        content = {"empty": b"", "text": b"hello", "truncated": whole[: len(whole) // 2]}
-        file.write_bytes(content[damage])
-    with pytest.raises(MTError, match=r"tokenizer\.model"):
-        load_tokenizer(file)
-
-
-def test_a_foreign_model_is_refused(words: list[str], tmp_path: Path) -> None:
+def test_a_foreign_model_is_refused(words: list[str]) -> None:
     import sentencepiece
 
-    stem = tmp_path / "foreign"
+    model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(words), model_prefix=str(stem), vocab_size=60, minloglevel=2
+        sentence_iterator=iter(words), model_writer=model, vocab_size=60, minloglevel=2
     )
-    with pytest.raises(MTError, match=r"foreign\.model.*pad 0, unk 1, bos 2, eos 3"):
-        load_tokenizer(stem.with_suffix(".model"))
+    with pytest.raises(MTError, match="pad 0, unk 1, bos 2, eos 3"):
+        Tokenizer(model.getvalue())
 
 
 # Encoding and decoding
@@ -288,8 +273,8 @@ def test_sampling_is_the_same_in_every_process(
 from pathlib import Path
 from mt.recipe import TokenizerSpec
 from mt.subwords import SubwordSampler
-from mt.tokenizer import load_tokenizer
-tokenizer = load_tokenizer(Path({str(file)!r}))
+from mt.tokenizer import Tokenizer
+tokenizer = Tokenizer(Path({str(file)!r}).read_bytes())
 print(SubwordSampler(tokenizer, {spec!r}, 0.3).sample({words[:20]!r}, 5))
 """
     environment = os.environ | {"PYTHONHASHSEED": "7"}
