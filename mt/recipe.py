@@ -86,8 +86,6 @@ class Corpus:
     """Pairs to cut from the training text where no validation text is named; at most a tenth."""
     test_size: int = 2000
     """Pairs to cut from the training text where no test text is named; at most a tenth."""
-    cut_min_words: int = 1
-    """Fewest words on either side of a pair that is cut for validation or test."""
     cleaning: Cleaning = field(default_factory=Cleaning)
     """Which training pairs are dropped."""
 

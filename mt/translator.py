@@ -123,6 +123,7 @@ class Translator:
                 eos=EOS,
                 forbidden=(PAD, UNK, BOS),
                 prefixes=None if starts is None else [starts[number] for number in batch],
+                counts=[self._placeholders(row) for row in rows],
                 device=self.device,
             )
             for number, hypotheses in zip(batch, found, strict=True):
@@ -197,6 +198,11 @@ class Translator:
                 )
                 del source[MAX_SOURCE:]
         return held, sources
+
+    def _placeholders(self, source: list[int]) -> dict[int, int]:
+        """Return how often each placeholder's symbol stands in a translation: as in the source."""
+        source_id, target_id = (t.processor.piece_to_id for t in self.tokenizers)
+        return {target_id(s): source.count(source_id(s)) for s in self.tokenizers.symbols}
 
     def _encode_targets(self, texts: Sequence[str], held: list[list[str]]) -> list[list[int]]:
         symbols = self.tokenizers.symbols

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.corpus.cleaning import HeldOut, PairRules, RuleCount, count_words, near_key
+from mt.corpus.cleaning import HeldOut, PairRules, RuleCount, near_key
 from mt.corpus.formats import Pair
 from mt.corpus.sources import Origin, Text, open_sources
 from mt.corpus.splits import cut, cut_size
@@ -71,7 +71,7 @@ def load_corpus(corpus: Corpus) -> ParallelCorpus:
     """
     try:
         PairRules(corpus.cleaning)  # a wrong option is told before anything is downloaded
-        for name in ("valid_size", "test_size", "cut_min_words"):
+        for name in ("valid_size", "test_size"):
             if getattr(corpus, name) < 1:
                 raise MTError(f"corpus.{name} is {getattr(corpus, name)}; give at least 1")
         origins = open_sources(corpus)
@@ -271,8 +271,6 @@ class _Builder:
         held_out = self._keys([*valid, *(pair for pairs in tests.values() for pair in pairs)])
         free = ~np.isin(distinct.source, held_out.source)
         free &= ~np.isin(distinct.target, held_out.target)
-        if self._corpus.cut_min_words > 1:
-            free &= self._long_enough(self._corpus.cut_min_words)[rows_by_pair]
         sizes = [cut_size(len(rows_by_pair), size) for size in wanted.values()]
         cuts = cut(distinct.pair, distinct.source, distinct.target, free, sizes)
         for name, chosen in zip(wanted, cuts, strict=True):
@@ -288,17 +286,6 @@ class _Builder:
             rows = rows[~np.isin(keys.pair[rows], distinct.pair[chosen])]
             self._count(f"cut for {name}", len(rows))
         return rows, valid, tests
-
-    def _long_enough(self, words: int) -> NDArray[np.bool_]:
-        """Tell of each staged pair whether both its sides have so many words."""
-        return np.concatenate(
-            [
-                np.array(
-                    [min(map(count_words, pair)) >= words for pair in zip(*sides, strict=True)]
-                )
-                for _, *sides in self._staged()
-            ]
-        )
 
     def _staged(self) -> Iterator[tuple[int, list[str], list[str]]]:
         """Yield the staged batches, each with the row of its first pair."""

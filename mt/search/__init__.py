@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ def search(
     eos: int,
     forbidden: Sequence[int] = (),
     prefixes: Sequence[Sequence[int]] | None = None,
+    counts: Sequence[Mapping[int, int]] | None = None,
     device: torch.device | str | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate a batch: at most `options.n_best` hypotheses for each sentence, best first.
@@ -34,7 +35,9 @@ def search(
     `state` has one row a sentence (B), and `source_lengths` (B,) int64 counts the source's tokens
     without the end of sentence. `forbidden` are tokens never produced, `prefixes` tokens that each
     sentence's translations must begin with (empty for none); a prefix may hold forbidden tokens,
-    may repeat itself, and lifts the limit on the length where it is longer. `device` is where the
+    may repeat itself, and lifts the limit on the length where it is longer. `counts` tells how
+    often some tokens, the same for every sentence, stand in each sentence's translations, exactly;
+    only where the greatest length leaves no room are they fewer. `device` is where the
     decoder computes, by default where `source_lengths` lies.
 
     Where a hypothesis reaches the greatest length, the end of sentence is forced upon it, at its
@@ -43,12 +46,19 @@ def search(
     decoder gives only zero or undefined probabilities.
 
     Raises `MTError` for a prefix over 512 tokens and for a coverage penalty without attention,
-    `ValueError` for prefixes that do not match the batch or hold `eos`, and for a forbidden `eos`.
+    `ValueError` for prefixes or counts that do not match the batch, prefixes that hold `eos`, and a
+    forbidden `eos`.
     """
     device = torch.device(device or source_lengths.device)
     lengths = source_lengths.tolist()
     constraints = Constraints(
-        lengths, options, eos=eos, forbidden=forbidden, prefixes=prefixes, device=device
+        lengths,
+        options,
+        eos=eos,
+        forbidden=forbidden,
+        prefixes=prefixes,
+        counts=counts,
+        device=device,
     )
     if not lengths:
         return []

@@ -1,8 +1,8 @@
-"""What a hypothesis may continue with: lengths, prefixes, forbidden tokens, repeated n-grams."""
+"""What a hypothesis may continue with: lengths, prefixes, counted and forbidden tokens, n-grams."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import inf
 
 import torch
@@ -27,6 +27,7 @@ class Constraints:
         eos: int,
         forbidden: Sequence[int] = (),
         prefixes: Sequence[Sequence[int]] | None = None,
+        counts: Sequence[Mapping[int, int]] | None = None,
         device: torch.device,
     ) -> None:
         if prefixes is None:
@@ -37,6 +38,11 @@ class Constraints:
             raise ValueError("a prefix cannot hold the end of sentence")
         if eos in forbidden:
             raise ValueError("the end of sentence cannot be forbidden")
+        counts = counts or [{} for _ in source_lengths]
+        if len(counts) != len(source_lengths):
+            raise ValueError(f"{len(counts)} counts for {len(source_lengths)} sentences")
+        if any(row.keys() != counts[0].keys() for row in counts):
+            raise ValueError("the counted tokens must be the same for every sentence")
         too_long = max((len(prefix) for prefix in prefixes), default=0)
         if too_long > LONGEST:
             raise MTError(
@@ -50,7 +56,13 @@ class Constraints:
             max(options.longest(length), len(prefix))
             for length, prefix in zip(source_lengths, prefixes, strict=True)
         ]
+        self.room = torch.tensor(self.longest, device=device)
         self.shortest = [options.shortest(length) for length in source_lengths]
+        counted = sorted(counts[0]) if counts else []
+        self.counted = torch.tensor(counted, dtype=torch.long, device=device)  # (Q,)
+        self.counts = torch.tensor(
+            [[row[token] for token in counted] for row in counts], dtype=torch.long, device=device
+        )  # (B, Q)
         self.forbidden = torch.tensor(sorted(set(forbidden)), dtype=torch.long, device=device)
 
     def apply(
@@ -73,6 +85,8 @@ class Constraints:
         if len(forced) < len(sentences):
             if len(self.forbidden):
                 log_probs.index_fill_(1, self.forbidden, -inf)
+            if len(self.counted):
+                self._count(log_probs, step, sentences, history)
             if self.no_repeat_ngram:
                 self._forbid_repeats(log_probs, history)
             short = [i for i, sentence in enumerate(sentences) if step < self.shortest[sentence]]
@@ -88,6 +102,23 @@ class Constraints:
         if step < len(prefix):
             return prefix[step]
         return self.eos if step == self.longest[sentence] else -1
+
+    def _count(
+        self, log_probs: Tensor, step: int, sentences: Sequence[int], history: Tensor
+    ) -> None:
+        """Forbid counted tokens that are used up, the end while one is wanting, and all else where
+        those that are wanting need the room that is left."""
+        rows = len(log_probs) // len(sentences)
+        index = torch.tensor(sentences, device=log_probs.device).repeat_interleave(rows)
+        used = (history.unsqueeze(2) == self.counted).sum(dim=1)
+        left = (self.counts[index] - used).clamp(min=0)  # (R, Q)
+        wanting = left.sum(dim=1)
+        room = self.room[index] - step
+        counted = log_probs[:, self.counted].masked_fill(left == 0, -inf)
+        end = log_probs[:, self.eos].masked_fill(wanting > 0, -inf)
+        log_probs.masked_fill_(((wanting > 0) & (wanting >= room)).unsqueeze(1), -inf)
+        log_probs[:, self.counted] = counted
+        log_probs[:, self.eos] = end
 
     def _forbid_repeats(self, log_probs: Tensor, history: Tensor) -> None:
         n = self.no_repeat_ngram

@@ -252,15 +252,6 @@ def test_only_what_is_missing_is_cut(tmp_path: Path) -> None:
     assert text[0] not in splits["train"] + splits["test"]
 
 
-def test_sizes_and_shortest_sentence_of_a_cut(tmp_path: Path) -> None:
-    text = sentences(60) + [(f"{en} {en[::-1]}", de) for en, de in sentences(60, seed=1)]
-    corpus = replace(make(tmp_path, train=text), valid_size=4, test_size=5, cut_min_words=3)
-    splits = splits_of(load_corpus(corpus))
-    assert (len(splits["valid"]), len(splits["test"])) == (4, 5)
-    assert all(len(en.split()) == 4 for en, _ in splits["valid"] + splits["test"])
-    assert sum(len(en.split()) == 2 for en, _ in splits["train"]) == 60
-
-
 # Several sources
 
 

@@ -74,6 +74,23 @@ def test_the_vocabulary_has_the_symbols_that_its_text_needs(cache: Path, words: 
     assert two.decode(two.encode(["ab ⟦2⟧ c⟦1⟧"])) == ["ab ⟦2⟧ c⟦1⟧"]
 
 
+def test_every_placeholder_is_kept_even_by_a_network_that_knows_nothing(
+    cache: Path, words: list[str]
+) -> None:
+    tokenizer = train_tokenizer(TokenizerSpec(vocab_size=320), lambda: [*words, "{a} {b} {c}"])
+    torch.manual_seed(1)
+    model = Seq2Seq(Architecture(embedding_size=16, hidden_size=16), len(tokenizer), len(tokenizer))
+    bundle = Bundle(model.eval(), Tokenizers(tokenizer, tokenizer), ("xx", "yy"), SearchOptions())
+    texts = ["{x} ab {y} c {x}", "abc", "%s %d %f", "{one}", "{1} {2} {3} {4}", "⟦1⟧ {a}"]
+    translator = Translator(bundle, "cpu")
+    for beam_size in (1, 4):
+        outputs = translator.translate(texts, SearchOptions(beam_size=beam_size))
+        for text, output in zip(texts, outputs, strict=True):
+            for part in find(text, tokenizer.symbols):  # this vocabulary has no symbol for a fourth
+                assert output.count(part) == text.count(part)
+            assert set(find(output)) <= set(find(text))
+
+
 class Column(list[str]):
     """A column of texts that is read by lists of numbers, as an Arrow table's is."""
 

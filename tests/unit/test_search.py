@@ -117,10 +117,10 @@ def run(
 
 
 class Rules:
-    def __init__(self, options, source, forbidden=(), prefix=()):
+    def __init__(self, options, source, forbidden=(), prefix=(), counts=()):
         n = len(source) - 1
         self.options, self.n = options, n
-        self.forbidden, self.prefix = set(forbidden), list(prefix)
+        self.forbidden, self.prefix, self.counts = set(forbidden), list(prefix), dict(counts)
         cap = options.max_length if options.max_length else 2 * n + 10
         cap = min(cap, 512)
         if options.max_length_ratio:
@@ -134,12 +134,24 @@ class Rules:
         t = len(history)
         if t < len(self.prefix):
             return token == self.prefix[t]
+        wanting = {c: max(0, n - history.count(c)) for c, n in self.counts.items()}
+        if t < self.cap <= t + sum(wanting.values()):  # the rest is for what is wanting
+            return (
+                wanting.get(token, 0) > 0
+                and token not in self.forbidden
+                and self._new(history, token)
+            )
         if token == EOS:
-            return t == self.cap or t >= self.low
+            return t == self.cap or (t >= self.low and not any(wanting.values()))
         if t >= self.cap or token in self.forbidden:
             return False
+        if token in self.counts and not wanting[token]:
+            return False
+        return self._new(history, token)
+
+    def _new(self, history: list[int], token: int) -> bool:
         n = self.options.no_repeat_ngram
-        if not n or t < n - 1:
+        if not n or len(history) < n - 1:
             return True
         after = [*history, token]
         ngrams = [tuple(after[i : i + n]) for i in range(len(after) - n + 1)]
@@ -238,7 +250,7 @@ def assert_same(found: list[Hypothesis], wanted: list[Hypothesis], tolerance: fl
 
 @st.composite
 def problems(draw, longest: int = 4):
-    """A decoder's seed, sources, options without a beam size, forbidden tokens and prefixes."""
+    """A decoder's seed, sources, options without a beam size, and the limits on tokens."""
     lengths = draw(st.lists(st.integers(0, 4), min_size=1, max_size=3))
     low = draw(st.integers(0, 3))
     low_ratio = draw(st.sampled_from([0.0, 0.0, 0.5, 0.75]))
@@ -258,15 +270,19 @@ def problems(draw, longest: int = 4):
         st.none()
         | st.lists(st.lists(token, max_size=3), min_size=len(lengths), max_size=len(lengths))
     )
+    counted = draw(st.sampled_from([(), (), (3,), (0, 3)]))
+    counts = [{token: draw(st.integers(0, 2)) for token in counted} for _ in lengths]
     seed = draw(st.integers(0, 10_000))
-    return seed, make_sources(seed, lengths), options, sorted(forbidden), prefixes
+    limits = {"forbidden": sorted(forbidden), "prefixes": prefixes, "counts": counts}
+    return seed, make_sources(seed, lengths), options, limits
 
 
 def each_sentence(problem, options):
     """(place, rules) of every sentence."""
-    _, sources, _, forbidden, prefixes = problem
+    _, sources, _, limits = problem
+    prefixes = limits["prefixes"] or [()] * len(sources)
     for i, source in enumerate(sources):
-        yield i, Rules(options, source, forbidden, prefixes[i] if prefixes else ())
+        yield i, Rules(options, source, limits["forbidden"], prefixes[i], limits["counts"][i])
 
 
 many = settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
@@ -275,11 +291,11 @@ many = settings(max_examples=100, deadline=None, suppress_health_check=list(Heal
 @many
 @given(problems())
 def test_a_wide_beam_is_exhaustive_search(problem):
-    seed, sources, fields, forbidden, prefixes = problem
+    seed, sources, fields, limits = problem
     # There are 1 + 4 + 16 + 64 + 256 sentences of at most four tokens: a slot for each.
     options = SearchOptions(beam_size=341, n_best=341, **fields)
     decoder = TinyDecoder(seed)
-    results = run(decoder, sources, options, forbidden=forbidden, prefixes=prefixes)
+    results = run(decoder, sources, options, **limits)
     for i, rules in each_sentence(problem, options):
         assert_same(results[i], exhaustive(Scorer(decoder, sources[i]), rules))
 
@@ -288,10 +304,10 @@ def test_a_wide_beam_is_exhaustive_search(problem):
 @given(problems(), st.integers(1, 6))
 def test_a_wide_beam_returns_the_n_best(problem, n_best):
     """With fewer places than sentences, the early stop must not lose any."""
-    seed, sources, fields, forbidden, prefixes = problem
+    seed, sources, fields, limits = problem
     options = SearchOptions(beam_size=341, n_best=n_best, **fields)
     decoder = TinyDecoder(seed)
-    results = run(decoder, sources, options, forbidden=forbidden, prefixes=prefixes)
+    results = run(decoder, sources, options, **limits)
     for i, rules in each_sentence(problem, options):
         assert_same(results[i], exhaustive(Scorer(decoder, sources[i]), rules)[:n_best])
 
@@ -299,11 +315,11 @@ def test_a_wide_beam_returns_the_n_best(problem, n_best):
 @many
 @given(problems(longest=9), st.integers(1, 4), st.data())
 def test_a_narrow_beam_is_the_plain_beam_without_early_stop(problem, beam_size, data):
-    seed, sources, fields, forbidden, prefixes = problem
+    seed, sources, fields, limits = problem
     n_best = data.draw(st.integers(1, beam_size))
     options = SearchOptions(beam_size=beam_size, n_best=n_best, **fields)
     decoder = TinyDecoder(seed)
-    results = run(decoder, sources, options, forbidden=forbidden, prefixes=prefixes)
+    results = run(decoder, sources, options, **limits)
     for i, rules in each_sentence(problem, options):
         assert_same(results[i], plain_beam(Scorer(decoder, sources[i]), rules)[0])
 
@@ -312,10 +328,10 @@ def test_a_narrow_beam_is_the_plain_beam_without_early_stop(problem, beam_size, 
 @given(problems(longest=6), st.integers(1, 4), st.sampled_from([0.5, 2.0, 100.0]))
 def test_ties_go_to_the_earlier_hypothesis_and_the_lower_token(problem, beam_size, grid):
     """Coarse logits tie often; at the coarsest, every token is always equally probable."""
-    seed, sources, fields, forbidden, prefixes = problem
+    seed, sources, fields, limits = problem
     options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
     decoder = TinyDecoder(seed, grid=grid)
-    results = run(decoder, sources, options, forbidden=forbidden, prefixes=prefixes)
+    results = run(decoder, sources, options, **limits)
     for i, rules in each_sentence(problem, options):
         assert_same(results[i], plain_beam(Scorer(decoder, sources[i]), rules)[0])
 
@@ -400,40 +416,45 @@ def test_the_early_stop_does_stop_early():
 @many
 @given(problems(longest=9), st.integers(1, 4), st.integers(0, 3), st.randoms())
 def test_a_translation_never_depends_on_its_batch(problem, beam_size, padding, random):
-    seed, sources, fields, forbidden, prefixes = problem
+    seed, sources, fields, limits = problem
     options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
     decoder = TinyDecoder(seed)
     order = [*range(len(sources)), 0]  # in any order, one twice
     random.shuffle(order)
-    prefixes = prefixes or [[]] * len(sources)
+    prefixes = limits["prefixes"] or [[]] * len(sources)
+
+    def some(places: list[int]) -> dict[str, object]:
+        return limits | {
+            "prefixes": [prefixes[i] for i in places],
+            "counts": [limits["counts"][i] for i in places],
+        }
+
     together = run(
         decoder,
         [sources[i] for i in order],
         options,
         width=max(len(source) for source in sources) + padding,
-        forbidden=forbidden,
-        prefixes=[prefixes[i] for i in order],
+        **some(order),
     )
     for place, i in enumerate(order):
-        [alone] = run(decoder, [sources[i]], options, forbidden=forbidden, prefixes=[prefixes[i]])
+        [alone] = run(decoder, [sources[i]], options, **some([i]))
         assert_same(together[place], alone, tolerance=1e-12)
 
 
 @many
 @given(problems(longest=9), st.sampled_from([0.0, 1.0]))
 def test_greedy_is_the_beam_of_one(problem, grid):
-    seed, sources, fields, forbidden, prefixes = problem
+    seed, sources, fields, limits = problem
     options = SearchOptions(beam_size=1, **fields)
     decoder = TinyDecoder(seed, grid=grid)
-    greedy = run(decoder, sources, options, forbidden=forbidden, prefixes=prefixes)
+    greedy = run(decoder, sources, options, **limits)
     greedy_rows, decoder.rows = decoder.rows, []
     lengths = torch.tensor([len(source) - 1 for source in sources])
     constraints = Constraints(
         lengths.tolist(),
         options,
         eos=EOS,
-        forbidden=forbidden,
-        prefixes=prefixes,
+        **limits,
         device=torch.device("cpu"),
     )
     beam = beam_search(decoder, decoder.start(sources), lengths, options, constraints, bos=BOS)
@@ -520,6 +541,21 @@ def test_fewer_than_n_best_where_there_are_no_more():
     assert sorted(h.tokens for h in found) == [[], [3]]
 
 
+@many
+@given(problems(longest=9), st.integers(1, 4))
+def test_counted_tokens_stand_as_often_as_asked(problem, beam_size):
+    """Wherever there is room for them, and nothing else forbids them."""
+    seed, sources, fields, limits = problem
+    fields |= {"no_repeat_ngram": 0, "max_length": 9, "max_length_ratio": 0.0}
+    limits |= {"forbidden": [], "prefixes": None}
+    options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
+    results = run(TinyDecoder(seed), sources, options, **limits)
+    for hypotheses, counts in zip(results, limits["counts"], strict=True):
+        assert hypotheses
+        for hypothesis in hypotheses:
+            assert {token: hypothesis.tokens.count(token) for token in counts} == counts
+
+
 def test_an_empty_batch():
     decoder = TinyDecoder(0)
     state = decoder.start(make_sources(0, [1]))
@@ -531,6 +567,10 @@ def test_arguments_that_do_not_fit():
     decoder, sources = TinyDecoder(0), make_sources(0, [1, 2])
     with pytest.raises(ValueError, match="1 prefixes for 2 sentences"):
         run(decoder, sources, SearchOptions(), prefixes=[[]])
+    with pytest.raises(ValueError, match="1 counts for 2 sentences"):
+        run(decoder, sources, SearchOptions(), counts=[{3: 1}])
+    with pytest.raises(ValueError, match="the same for every sentence"):
+        run(decoder, sources, SearchOptions(), counts=[{3: 1}, {2: 1}])
     with pytest.raises(ValueError, match="end of sentence"):
         run(decoder, sources, SearchOptions(), prefixes=[[], [EOS]])
     with pytest.raises(ValueError, match="end of sentence"):
