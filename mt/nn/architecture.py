@@ -39,11 +39,12 @@ class Architecture:
     embedding_dropout: float = 0.2
     """Probability of dropping a unit of a token embedding (source and target)."""
     layer_dropout: float = 0.3
-    """Probability of dropping a unit between LSTM layers and of the encoder's output."""
+    """Probability of dropping a unit between LSTM layers."""
     context_dropout: float = 0.0
     """Probability of dropping a unit of the attention context."""
     output_dropout: float = 0.3
-    """Probability of dropping a unit of the vector that the output layer reads."""
+    """Probability of dropping a unit of the top decoder state and the context, on their way to the
+    output layer."""
     word_dropout: float = 0.0
     """Probability of blanking a whole input token (its embedding becomes zero), source and
     target (Gal & Ghahramani, arXiv:1512.05287)."""

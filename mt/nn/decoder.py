@@ -73,8 +73,9 @@ class Step(NamedTuple):
 class Decoder(nn.Module):
     """LSTM layers with attention, in the parallel wiring or with input feeding.
 
-    Both end in an attentional vector a = tanh(W [h; context]) of E units (Luong et al.,
-    arXiv:1508.04025, eq. 5) and in logits = embedding · a + b.
+    Both end in an attentional vector a = W [h; context] + b of E units (Luong et al.,
+    arXiv:1508.04025, eq. 5, without its tanh, which keeps a tied output layer from being sure of
+    anything) and in logits = embedding · a + b.
 
     In the parallel wiring the bottom layer's states query the memory, and the context joins the
     input of each layer above (Wu et al., arXiv:1609.08144), so nothing that a step needs depends on
@@ -137,7 +138,7 @@ class Decoder(nn.Module):
             state: From `start`.
 
         Returns:
-            The attentional vectors `(B, T, E)`, dropout applied, for the output layer.
+            The attentional vectors `(B, T, E)` for the output layer.
         """
         inputs = self.embedding(target_in)
         if self.input_feeding:
@@ -205,5 +206,5 @@ class Decoder(nn.Module):
 
     def _combine(self, states: Tensor, context: Tensor) -> Tensor:
         joined = torch.cat((states, context), -1)
-        vector: Tensor = self.output_dropout(torch.tanh(self.combine(joined)))
+        vector: Tensor = self.combine(self.output_dropout(joined))
         return vector

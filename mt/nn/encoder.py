@@ -39,7 +39,6 @@ class Encoder(nn.Module):
             architecture.layer_dropout,
         )
         self.project = nn.Linear(2 * hidden_size, hidden_size, bias=False)
-        self.dropout = nn.Dropout(architecture.layer_dropout)
 
     def forward(self, source: Tensor, source_lengths: Tensor) -> Memory:
         """Encode.
@@ -52,8 +51,9 @@ class Encoder(nn.Module):
             source, source_lengths, batch_first=True, enforce_sorted=False
         )
         packed, summary, _ = self.stack(tokens._replace(data=self.embedding(tokens.data)))
-        # Projected while still packed: padding costs nothing.
-        packed = packed._replace(data=self.dropout(self.project(packed.data)))
+        # Projected while still packed: padding costs nothing. Without dropout, which would blur the
+        # scores of the attention; `context_dropout` and `output_dropout` act on what it reads.
+        packed = packed._replace(data=self.project(packed.data))
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
         positions = torch.arange(source.shape[1], device=source.device)
         source_pad = positions >= source_lengths.to(source.device)[:, None]

@@ -270,7 +270,7 @@ def test_the_parallel_wiring_equals_its_equations() -> None:
     context = energy / energy.sum(1, keepdims=True) @ memory
     high = lstm_by_hand(np.concatenate((low, context), 1), *first[1], above) + low
     weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
-    vectors = np.tanh(np.concatenate((high, context), 1) @ weight.T + bias)
+    vectors = np.concatenate((high, context), 1) @ weight.T + bias
     close(model(source, lengths, target)[0], torch.from_numpy(vectors))
 
 
@@ -292,7 +292,7 @@ def test_input_feeding_equals_its_equations() -> None:
         hidden = lstm_by_hand(np.stack(fed), np.zeros(8), np.zeros(8), lstm)[-1]
         energy = np.exp(memory @ bilinear.T @ hidden)
         context = energy / energy.sum() @ memory
-        vector = np.tanh(weight @ np.concatenate((hidden, context)) + bias)
+        vector = weight @ np.concatenate((hidden, context)) + bias
         vectors.append(vector)
     close(model(source, lengths, target)[0], torch.from_numpy(np.stack(vectors)))
 
