@@ -125,7 +125,7 @@ def test_make_trains_what_is_stale_alone(tree: Tree) -> None:
     tree.change("recipes/quickstart.yaml")
     assert tree.make("train") == [f"{TRAIN} --overwrite"]
     assert tree.make("train") == []
-    tree.change("tokenizers/joint-bpe-4k.yaml")
+    tree.change("tokenizers/joint-bpe-2k.yaml")
     assert tree.make("train") == [f"{TRAIN} --overwrite"]
     tree.change("recipes/own-text.yaml")
     tree.change("my-data/train.en")
@@ -162,7 +162,7 @@ def test_interrupted_run_goes_on_unless_something_changed(tree: Tree) -> None:
     assert tree.make("train") == [f"{TRAIN} --resume"]
     assert tree.make("train") == []
 
-    for change in ("recipes/quickstart.yaml", "tokenizers/joint-bpe-4k.yaml"):
+    for change in ("recipes/quickstart.yaml", "tokenizers/joint-bpe-2k.yaml"):
         (tree.folder / "kill").touch()
         tree.change("recipes/quickstart.yaml")
         tree.make("train", status=2)
