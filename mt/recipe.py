@@ -49,7 +49,7 @@ class Cleaning:
     """Which training pairs are dropped. Each rule can be turned off; `0` and `null` do that."""
 
     min_words: int = 1
-    """Fewest words on either side (characters count where a script writes no spaces)."""
+    """Fewest words on either side (two characters make one where a script writes no spaces)."""
     max_words: int = 150
     """Most words on either side; 0 sets no limit."""
     max_ratio: float = 4.0

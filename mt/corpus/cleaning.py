@@ -6,13 +6,13 @@ import functools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.recipe import Cleaning
 
-Gram = tuple[str, str, str, str]
+Gram = tuple[str, ...]
 
 
 class RuleCount(NamedTuple):
@@ -45,8 +45,11 @@ _PLACEHOLDER = re.compile(
 
 
 def count_words(text: str) -> int:
-    """Count the words of a text: runs between spaces, and each character of a spaceless script."""
-    return len((text if text.isascii() else _SPACELESS.sub(" x ", text)).split())
+    """Count the words of a text: runs between spaces, and two characters of a spaceless script."""
+    if text.isascii():
+        return len(text.split())
+    spaced, characters = _SPACELESS.subn(" ", text)
+    return len(spaced.split()) + (characters + 1) // 2
 
 
 def fold(text: str) -> list[str]:
@@ -182,8 +185,7 @@ class HeldOut:
     def __init__(self, sentences: Iterable[str]) -> None:
         self._sizes: list[int] = []  # distinct 4-grams of each sentence, once for each parting
         self._index: dict[Gram, list[int]] = {}  # 4-gram -> sentences
-        for words in {words for sentence in sentences for words in _partings(sentence)}:
-            grams = _grams(words)
+        for grams in {frozenset(grams) for text in sentences for grams in _gram_sets(text)}:
             for gram in grams:
                 self._index.setdefault(gram, []).append(len(self._sizes))
             self._sizes.append(len(grams))
@@ -194,9 +196,9 @@ class HeldOut:
 
         Sentences of fewer than four words have none and are never near in this sense.
         """
-        return any(self._shares_half(_grams(words)) for words in _partings(text))
+        return any(map(self._shares_half, _gram_sets(text)))
 
-    def _shares_half(self, grams: set[Gram]) -> bool:
+    def _shares_half(self, grams: Set[Gram]) -> bool:
         if self._known.isdisjoint(grams):
             return False
         counts = Counter(number for gram in grams for number in self._index.get(gram, ()))
@@ -206,13 +208,31 @@ class HeldOut:
         )
 
 
-def _partings(text: str) -> set[tuple[str, ...]]:
+def _gram_sets(text: str) -> Iterator[set[Gram]]:
     """Part a text into words: runs of letters; between spaces; and so, of letters alone."""
     lower = text.lower()
     bare = _without_placeholders(lower)
     letters = _NO_LETTER.sub("", bare)
-    return {tuple(_words(bare)), tuple(lower.split()), tuple(letters.split())}
+    spaceless = not lower.isascii() and _SPACELESS.search(lower) is not None
+    for words in {tuple(_words(bare)), tuple(lower.split()), tuple(letters.split())}:
+        yield _long_grams(words) if spaceless else _grams(words)
 
 
 def _grams(words: Sequence[str]) -> set[Gram]:
     return set(zip(words, words[1:], words[2:], words[3:], strict=False))
+
+
+def _long_grams(words: Sequence[str]) -> set[Gram]:
+    """Four words, where a character of a spaceless script is half of one."""
+    grams, start, halves = set(), 0, 0
+    for end, word in enumerate(words, 1):
+        halves += _halves(word)
+        while halves >= 8:
+            grams.add(tuple(words[start:end]))
+            halves -= _halves(words[start])
+            start += 1
+    return grams
+
+
+def _halves(word: str) -> int:
+    return 1 if len(word) == 1 and _SPACELESS.match(word) else 2

@@ -39,7 +39,7 @@ from mt.recipe import Corpus
 if TYPE_CHECKING:
     import datasets
 
-_FORMAT = 1  # of the cached corpus: raise it when the same input would give another result
+_FORMAT = 2  # of the cached corpus: raise it when the same input would give another result
 _WORD64 = np.dtype(">u8")
 
 

@@ -16,12 +16,13 @@ LONG = "one two three four five six seven eight nine ten eleven twelve"
     [
         ("", 0),
         ("a  b\tc", 3),
-        ("\u4e2d\u6587\u5b57", 3),
-        ("ab \u3042\u3044 c", 4),
+        ("\u4e2d", 1),
+        ("\u4e2d\u6587\u5b57", 2),
+        ("ab \u3042\u3044 c", 3),
         ("\ud55c\uad6d \uc5b4", 2),
     ],
 )
-def test_words_are_characters_where_a_script_writes_no_spaces(text: str, words: int) -> None:
+def test_a_word_is_two_characters_where_a_script_writes_no_spaces(text: str, words: int) -> None:
     assert count_words(text) == words
 
 
@@ -101,9 +102,19 @@ def test_half_of_either_sentence_is_near() -> None:
     assert held_out.near("a b c d x")  # one of its own two
     assert not held_out.near("x x x a b c d y y y y y y y")  # one of four
     assert not held_out.near("a b c")  # too short for a 4-gram
-    assert HeldOut(["\u4eca\u65e5\u306f\u826f\u3044"]).near(
-        "\u4eca\u65e5\u306f\u826f\u304b\u3063\u305f"
-    )
+
+
+def test_nearness_without_spaces() -> None:
+    held_out = HeldOut(
+        ["\u8a2d\u5b9a\u3092\u5909\u66f4\u3057\u3066\u304f\u3060\u3055\u3044"]
+    )  # 11 characters: 4 grams
+    assert held_out.near(
+        "\u8a2d\u5b9a\u3092\u5909\u66f4\u3057\u3066\u304f\u3060\u3055\u308b\u3068\u304b"
+    )  # three of its six
+    assert held_out.near("\u518d\u8a2d\u5b9a\u3092\u5909\u66f4\u3057\u3066\u304f")  # one of its two
+    # Four characters in common are but two words.
+    assert not held_out.near("\u8a2d\u5b9a\u3092\u5909\u3048\u308b\u306e\u306f\u3053\u3053")
+    assert not held_out.near("\u8a2d\u5b9a\u3092")
 
 
 def test_near_however_words_are_parted() -> None:
