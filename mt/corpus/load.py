@@ -141,7 +141,7 @@ def _build(corpus: Corpus, origins: list[Origin], folder: Path, key: str) -> Non
             if not (folder / key).is_dir():  # else another process was faster
                 raise
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)  # gone already where it got its name
 
 
 class _Keys(NamedTuple):

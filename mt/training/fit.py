@@ -285,10 +285,9 @@ _OURS = ("max_epochs", "max_steps", "max_time", "val_check_interval", "check_val
 
 @contextmanager
 def _without_advice() -> Iterator[None]:
-    """Silence Lightning's advice on loader processes, progress bars and GPUs that are not used:
-    what these should be is said by the recipe."""
+    """Silence Lightning's advice on loader processes, progress bars and GPUs that are not used."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")
+        warnings.filterwarnings("ignore", module="lightning")  # the recipe decides these
         yield
 
 

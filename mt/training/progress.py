@@ -53,6 +53,7 @@ class Metrics:
             with open(self.path, newline="") as file:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
         text = io.StringIO()
+        # A row of an older version may have columns that are no more.
         writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
