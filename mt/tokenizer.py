@@ -39,8 +39,8 @@ class Tokenizer:
         except RuntimeError as error:
             raise MTError("the tokenizer model is damaged; train or copy it again") from error
         p = self.processor
-        self.symbols = [s for s in SYMBOLS if p.piece_to_id(s) != UNK]
-        """The symbols of the vocabulary that placeholders are masked by."""
+        self.symbols = {s: i for s in SYMBOLS if (i := p.piece_to_id(s)) != UNK}
+        """The symbols of the vocabulary that placeholders are masked by, with their ids."""
         if (p.pad_id(), p.unk_id(), p.bos_id(), p.eos_id()) != (PAD, UNK, BOS, EOS):
             raise MTError(
                 "the tokenizer model numbers its special tokens otherwise than "
@@ -76,7 +76,7 @@ class Tokenizers(NamedTuple):
     @property
     def symbols(self) -> list[str]:
         """The symbols that both vocabularies have for placeholders."""
-        return min(self.source.symbols, self.target.symbols, key=len)
+        return [symbol for symbol in self.source.symbols if symbol in self.target.symbols]
 
 
 def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> Tokenizer:

@@ -56,6 +56,7 @@ class Translator:
         self.device = resolve_device(device)
         self.model = bundle.model.to(self.device)
         self.tokenizers = bundle.tokenizers
+        self._symbols = bundle.tokenizers.symbols
         self.languages = bundle.languages
         self.options = bundle.search
 
@@ -130,7 +131,7 @@ class Translator:
                 if not hypotheses:  # the options leave no translation at all
                     continue
                 decoded = self.tokenizers.target.decode([h.tokens for h in hypotheses])
-                if self.tokenizers.symbols:
+                if self._symbols:
                     decoded = [unmask(text, held[number]) for text in decoded]
                 results[sentences[number]] = [
                     Translation(text, h.score, h.log_probability, len(h.tokens) + 1)
@@ -183,7 +184,7 @@ class Translator:
         self, texts: Sequence[str], numbers: Sequence[int], first_line: int
     ) -> tuple[list[list[str]], list[list[int]]]:
         """Return what the placeholders of each text stand for, and its tokens."""
-        symbols = self.tokenizers.symbols
+        symbols = self._symbols
         texts = [_nfc(text) for text in texts]
         held = [find(text, symbols) for text in texts]
         masked = [mask(text, symbols, row) for text, row in zip(texts, held, strict=True)]
@@ -201,13 +202,13 @@ class Translator:
 
     def _placeholders(self, source: list[int]) -> dict[int, int]:
         """Return how often each placeholder's symbol stands in a translation: as in the source."""
-        source_id, target_id = (t.processor.piece_to_id for t in self.tokenizers)
-        return {target_id(s): source.count(source_id(s)) for s in self.tokenizers.symbols}
+        ids, target_ids = (tokenizer.symbols for tokenizer in self.tokenizers)
+        return {target_ids[symbol]: source.count(ids[symbol]) for symbol in self._symbols}
 
     def _encode_targets(self, texts: Sequence[str], held: list[list[str]]) -> list[list[int]]:
-        symbols = self.tokenizers.symbols
-        masked = (mask(_nfc(text), symbols, row) for text, row in zip(texts, held, strict=True))
-        return self.tokenizers.target.encode(list(masked))
+        pairs = zip(texts, held, strict=True)
+        masked = [mask(_nfc(text), self._symbols, row) for text, row in pairs]
+        return self.tokenizers.target.encode(masked)
 
 
 def _nfc(text: str) -> str:
