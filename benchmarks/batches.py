@@ -12,7 +12,8 @@ import sys
 from pathlib import Path
 
 from mt.corpus import load_corpus
-from mt.recipe import Corpus, Source
+from mt.lines import read_lines
+from mt.options import parse_train
 from mt.translator import Translator
 
 SENTENCES = 1000
@@ -21,15 +22,14 @@ BATCH_TOKENS = 64, 1024, 8192
 
 def test_text() -> list[str]:
     """Return the quickstart's test sentences."""
-    source = Source(catalogue="home-assistant")
-    corpus = load_corpus(Corpus(sources=[source], valid_size=500, test_size=1000))
+    corpus = load_corpus(parse_train(["recipes/quickstart.yaml"]).recipe.corpus)
     return list(corpus.tests["test"]["source"])
 
 
 def main() -> None:
     """Print the table."""
     bundle = sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart/bundle"
-    lines = Path(sys.argv[2]).read_text().splitlines() if len(sys.argv) > 2 else test_text()
+    lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text()
     texts = [line for line in lines if line.strip()][:SENTENCES]
     translator = Translator.load(bundle, "cpu")
     alone = [translator.n_best([text])[0][0] for text in texts]
