@@ -27,7 +27,6 @@ SYMBOLS = tuple(f"⟦{number}⟧" for number in range(1, 10))
 """What placeholders are masked by, in the order of their first appearance."""
 
 _SYMBOL = re.compile("⟦[1-9]⟧")
-# A text may hold such a symbol itself: it is masked too, and so comes back as it was.
 _MASKED = re.compile(rf"{_SYMBOL.pattern}|{PLACEHOLDER.pattern}", re.VERBOSE)
 
 
@@ -49,13 +48,20 @@ def mask(text: str, symbols: Sequence[str], held: Sequence[str] | None = None) -
 
 
 def find(text: str, symbols: Sequence[str] = SYMBOLS) -> list[str]:
-    """Return the distinct placeholders of a text in the order of their symbols."""
+    """Return the distinct placeholders of a text in the order of their symbols.
+
+    A symbol that stands in the text itself is one of them, and comes first: left as it is, it would
+    be taken for a mask.
+    """
     if "{" not in text and "%" not in text and "⟦" not in text:
         return []
-    return list(dict.fromkeys(_MASKED.findall(text)))[: len(symbols)]
+    parts = dict.fromkeys(_MASKED.findall(text))
+    own = [part for part in parts if part in symbols]
+    others = [part for part in parts if part not in SYMBOLS]
+    return [*own, *others][: len(symbols)]
 
 
-def unmask(text: str, held: Sequence[str]) -> str:
+def unmask(text: str, symbols: Sequence[str], held: Sequence[str]) -> str:
     """Put placeholders back; a symbol that stands for none of them disappears."""
-    known = dict(zip(SYMBOLS, held, strict=False))
-    return _SYMBOL.sub(lambda match: known.get(match[0], ""), text)
+    known = dict.fromkeys(symbols, "") | dict(zip(symbols, held, strict=False))
+    return _SYMBOL.sub(lambda match: known.get(match[0], match[0]), text)

@@ -131,8 +131,7 @@ class Translator:
                 if not hypotheses:  # the options leave no translation at all
                     continue
                 decoded = self.tokenizers.target.decode([h.tokens for h in hypotheses])
-                if self._symbols:
-                    decoded = [unmask(text, held[number]) for text in decoded]
+                decoded = [unmask(text, self._symbols, held[number]) for text in decoded]
                 results[sentences[number]] = [
                     Translation(text, h.score, h.log_probability, len(h.tokens) + 1)
                     for text, h in zip(decoded, hypotheses, strict=True)
