@@ -1,11 +1,13 @@
-"""One translator on several devices: chunks of lines go out, translations come back in order."""
+"""One translator on several devices: batches go out, translations come back in order."""
 
 from __future__ import annotations
 
 import multiprocessing
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from itertools import islice
+from multiprocessing.pool import AsyncResult
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -13,7 +15,7 @@ import torch
 
 from mt.errors import MTError
 from mt.search.options import SearchOptions
-from mt.translator import Translation, Translator, resolve_device
+from mt.translator import NOTHING, SearchBatch, Translation, Translator, resolve_device
 
 CHUNK = 1000
 """Lines that are sorted by length and batched together, on one device or many: the same batches,
@@ -62,7 +64,8 @@ class Engine:
         if kind.type == "cuda" and devices > torch.cuda.device_count():
             raise MTError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
         self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
-        self._arguments = bundle, self.threads, options, batch_tokens
+        self._batch_tokens = batch_tokens
+        self._arguments = bundle, self.threads, options
         self._device = str(kind)
         # Loaded here with several devices too: a mistake is one line and not one of each process.
         self._loaded = _load(self._device, *self._arguments)
@@ -81,20 +84,46 @@ class Engine:
             jobs: What to translate.
             at_once: Answer each job before asking for the next, as a person at a terminal expects.
         """
+        translator, options = self._loaded
         if self.devices == 1:
-            yield from map(self._loaded.work, jobs)
+            for job in jobs:
+                yield translator.n_best(
+                    job.texts, options, self._batch_tokens, job.prefixes, job.first_line
+                )
             return
         context = multiprocessing.get_context("spawn")
         names = context.SimpleQueue()
         for number in range(self.devices):
             names.put(f"cuda:{number}" if self._device.startswith("cuda") else self._device)
         with context.Pool(self.devices, _start, (names, *self._arguments)) as pool:
+
+            def submit(job: Job) -> _Waiting:
+                batches = translator.plan(
+                    job.texts, self._batch_tokens, job.prefixes, job.first_line
+                )
+                parts = [(b.numbers, pool.apply_async(_work, (b,))) for b in batches]
+                return _Waiting(len(job.texts), parts)
+
             # No more in flight than keeps every process busy: the input may be endless.
             jobs, ahead = iter(jobs), 1 if at_once else 2 * self.devices
-            waiting = [pool.apply_async(_work, (job,)) for job in islice(jobs, ahead)]
+            waiting = deque(map(submit, islice(jobs, ahead)))
             while waiting:
-                yield waiting.pop(0).get()
-                waiting += [pool.apply_async(_work, (job,)) for job in islice(jobs, 1)]
+                yield waiting.popleft().get()
+                waiting.extend(map(submit, islice(jobs, 1)))
+
+
+class _Waiting(NamedTuple):
+    """A job whose batches are under way."""
+
+    texts: int
+    parts: list[tuple[list[int], AsyncResult[list[list[Translation]]]]]
+
+    def get(self) -> list[list[Translation]]:
+        results = [[NOTHING] for _ in range(self.texts)]
+        for numbers, part in self.parts:
+            for number, found in zip(numbers, part.get(), strict=True):
+                results[number] = found
+        return results
 
 
 class _Loaded(NamedTuple):
@@ -102,16 +131,10 @@ class _Loaded(NamedTuple):
 
     translator: Translator
     options: SearchOptions
-    batch_tokens: int
-
-    def work(self, job: Job) -> list[list[Translation]]:
-        return self.translator.n_best(
-            job.texts, self.options, self.batch_tokens, job.prefixes, job.first_line
-        )
 
 
 _loaded: _Loaded
-"""What a process of the pool has loaded; processes are started once and get many jobs."""
+"""What a process of the pool has loaded; processes are started once and get many batches."""
 
 
 def _start(names: _Names, *arguments: Any) -> None:
@@ -119,15 +142,12 @@ def _start(names: _Names, *arguments: Any) -> None:
     _loaded = _load(names.get(), *arguments)
 
 
-def _work(job: Job) -> list[list[Translation]]:
-    return _loaded.work(job)
+def _work(batch: SearchBatch) -> list[list[Translation]]:
+    return _loaded.translator.translate_batch(batch, _loaded.options)
 
 
-def _load(
-    device: str, bundle: Path, threads: int, options: dict[str, object], batch_tokens: int
-) -> _Loaded:
+def _load(device: str, bundle: Path, threads: int, options: dict[str, object]) -> _Loaded:
     torch.set_num_threads(threads)
     translator = Translator.load(bundle, device)
     chosen = {name: value for name, value in options.items() if value is not None}
-    search = SearchOptions(**{**vars(translator.options), **chosen})
-    return _Loaded(translator, search, batch_tokens)
+    return _Loaded(translator, SearchOptions(**{**vars(translator.options), **chosen}))

@@ -15,7 +15,7 @@ from mt.batches import collate, pad, plan_decoding
 from mt.bundle import Bundle, load_bundle
 from mt.errors import MTError
 from mt.placeholders import find, mask, unmask
-from mt.search import search
+from mt.search import Hypothesis, search
 from mt.search.options import SearchOptions
 from mt.tokenizer import BOS, EOS, PAD, UNK
 
@@ -38,6 +38,23 @@ class Translation(NamedTuple):
     """Natural logarithm of the probability, end of sentence included."""
     tokens: int
     """Target tokens, end of sentence included."""
+
+
+NOTHING = Translation("", 0.0, 0.0, 0)
+"""What a blank text becomes."""
+
+
+class SearchBatch(NamedTuple):
+    """Encoded sentences that are searched together."""
+
+    numbers: list[int]
+    """Places of the sentences among the texts."""
+    sources: list[list[int]]
+    """Tokens of each, without special tokens."""
+    held: list[list[str]]
+    """What the placeholders of each stand for."""
+    prefixes: list[list[int]] | None
+    """Tokens that each translation must begin with."""
 
 
 class Translator:
@@ -85,7 +102,6 @@ class Translator:
         """
         return [best[0].text for best in self.n_best(texts, options, batch_tokens)]
 
-    @torch.inference_mode()
     def n_best(
         self,
         texts: Sequence[str],
@@ -103,40 +119,64 @@ class Translator:
             prefixes: For each text, how its translation must begin; it may be empty.
             first_line: Line number of the first text, for warnings.
         """
-        options = options or self.options
-        results = [[Translation("", 0.0, 0.0, 0)] for _ in texts]
-        sentences = [number for number, text in enumerate(texts) if text.strip()]
-        held, sources = self._encode_sources([texts[n] for n in sentences], sentences, first_line)
+        results = [[NOTHING] for _ in texts]
+        for batch in self.plan(texts, batch_tokens, prefixes, first_line):
+            for number, found in zip(
+                batch.numbers, self.translate_batch(batch, options), strict=True
+            ):
+                results[number] = found
+        return results
+
+    def plan(
+        self,
+        texts: Sequence[str],
+        batch_tokens: int = BATCH_TOKENS,
+        prefixes: Sequence[str] | None = None,
+        first_line: int = 1,
+    ) -> list[SearchBatch]:
+        """Encode texts and share them out to batches, the longest first.
+
+        Arguments are those of `n_best`. Blank texts are in no batch.
+        """
+        numbers = [number for number, text in enumerate(texts) if text.strip()]
+        held, sources = self._encode_sources([texts[n] for n in numbers], numbers, first_line)
         starts = None
         if prefixes is not None:
-            starts = self._encode_targets([prefixes[n] for n in sentences], held)
-        self.model.eval()
-        for batch in plan_decoding([len(source) for source in sources], batch_tokens):
-            rows = [sources[number] for number in batch]
-            ids, lengths = pad([[*row, EOS] for row in rows])
-            state = self.model.decoder.start(self.model.encoder(ids.to(self.device), lengths))
-            found = search(
-                self.model.decoder,
-                state,
-                lengths - 1,
-                options,
-                bos=BOS,
-                eos=EOS,
-                forbidden=(PAD, UNK, BOS),
-                prefixes=None if starts is None else [starts[number] for number in batch],
-                counts=[self._placeholders(row) for row in rows],
-                device=self.device,
+            starts = self._encode_targets([prefixes[n] for n in numbers], held)
+        return [
+            SearchBatch(
+                [numbers[row] for row in batch],
+                [sources[row] for row in batch],
+                [held[row] for row in batch],
+                None if starts is None else [starts[row] for row in batch],
             )
-            for number, hypotheses in zip(batch, found, strict=True):
-                if not hypotheses:  # the options leave no translation at all
-                    continue
-                decoded = self.tokenizers.target.decode([h.tokens for h in hypotheses])
-                decoded = [unmask(text, self._symbols, held[number]) for text in decoded]
-                results[sentences[number]] = [
-                    Translation(text, h.score, h.log_probability, len(h.tokens) + 1)
-                    for text, h in zip(decoded, hypotheses, strict=True)
-                ]
-        return results
+            for batch in plan_decoding([len(source) for source in sources], batch_tokens)
+        ]
+
+    @torch.inference_mode()
+    def translate_batch(
+        self, batch: SearchBatch, options: SearchOptions | None = None
+    ) -> list[list[Translation]]:
+        """Translate a batch into the `options.n_best` best translations of each sentence."""
+        self.model.eval()
+        ids, lengths = pad([[*row, EOS] for row in batch.sources])
+        state = self.model.decoder.start(self.model.encoder(ids.to(self.device), lengths))
+        found = search(
+            self.model.decoder,
+            state,
+            lengths - 1,
+            options or self.options,
+            bos=BOS,
+            eos=EOS,
+            forbidden=(PAD, UNK, BOS),
+            prefixes=batch.prefixes,
+            counts=[self._placeholders(row) for row in batch.sources],
+            device=self.device,
+        )
+        return [
+            self._decode(hypotheses, held)
+            for hypotheses, held in zip(found, batch.held, strict=True)
+        ]
 
     @torch.inference_mode()
     def score(
@@ -203,6 +243,17 @@ class Translator:
         """Return how often each placeholder's symbol stands in a translation: as in the source."""
         ids, target_ids = (tokenizer.symbols for tokenizer in self.tokenizers)
         return {target_ids[symbol]: source.count(ids[symbol]) for symbol in self._symbols}
+
+    def _decode(self, hypotheses: list[Hypothesis], held: list[str]) -> list[Translation]:
+        if not hypotheses:  # the options leave no translation at all
+            return [NOTHING]
+        texts = self.tokenizers.target.decode([h.tokens for h in hypotheses])
+        return [
+            Translation(
+                unmask(text, self._symbols, held), h.score, h.log_probability, len(h.tokens) + 1
+            )
+            for text, h in zip(texts, hypotheses, strict=True)
+        ]
 
     def _encode_targets(self, texts: Sequence[str], held: list[list[str]]) -> list[list[int]]:
         pairs = zip(texts, held, strict=True)

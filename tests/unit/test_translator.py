@@ -19,9 +19,9 @@ from mt.bundle import Bundle
 from mt.errors import MTError
 from mt.search.options import SearchOptions
 from mt.tokenizer import PAD
-from mt.translator import MAX_SOURCE, Translation, Translator, resolve_device
+from mt.translator import MAX_SOURCE, NOTHING, Translation, Translator, resolve_device
 
-BLANK = [Translation("", 0.0, 0.0, 0)]
+BLANK = [NOTHING]
 OPTIONS = {
     "greedy": SearchOptions(beam_size=1),
     "beam": SearchOptions(beam_size=4, n_best=3),
