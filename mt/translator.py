@@ -93,7 +93,7 @@ class Translator:
         options: SearchOptions | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> list[str]:
-        """Translate each text; blank texts stay blank.
+        """Translate each text; what holds no visible character becomes blank.
 
         Args:
             texts: Raw sentences.
@@ -138,19 +138,19 @@ class Translator:
 
         Arguments are those of `n_best`. Blank texts are in no batch.
         """
-        numbers = [number for number, text in enumerate(texts) if text.strip()]
+        numbers = [number for number, text in enumerate(texts) if not _blank(text)]
         held, sources = self._encode_sources([texts[n] for n in numbers], numbers, first_line)
         starts = None
         if prefixes is not None:
             starts = self._encode_targets([prefixes[n] for n in numbers], held)
         return [
             SearchBatch(
-                [numbers[row] for row in batch],
-                [sources[row] for row in batch],
-                [held[row] for row in batch],
-                None if starts is None else [starts[row] for row in batch],
+                [numbers[row] for row in rows],
+                [sources[row] for row in rows],
+                [held[row] for row in rows],
+                None if starts is None else [starts[row] for row in rows],
             )
-            for batch in plan_decoding([len(source) for source in sources], batch_tokens)
+            for rows in plan_decoding([len(source) for source in sources], batch_tokens)
         ]
 
     @torch.inference_mode()
@@ -259,6 +259,11 @@ class Translator:
         pairs = zip(texts, held, strict=True)
         masked = [mask(_nfc(text), self._symbols, row) for text, row in pairs]
         return self.tokenizers.target.encode(masked)
+
+
+def _blank(text: str) -> bool:
+    """Tell whether a text holds nothing but spaces, controls and other invisible characters."""
+    return all(unicodedata.category(c) in ("Cc", "Cf", "Zl", "Zp", "Zs") for c in text)
 
 
 def _nfc(text: str) -> str:

@@ -124,6 +124,7 @@ class Constraints:
         n = self.no_repeat_ngram
         if history.shape[1] < n:
             return
+        counted = log_probs[:, self.counted]  # how often these stand is decided elsewhere
         ngrams = history.unfold(1, n, 1)  # (R, step - n + 1, n)
         last = history[:, history.shape[1] - n + 1 :].unsqueeze(1)  # (R, 1, n - 1)
         repeats = (ngrams[:, :, :-1] == last).all(dim=2)
@@ -132,6 +133,7 @@ class Constraints:
         end = log_probs[:, self.eos].clone()
         log_probs.scatter_(1, torch.where(repeats, ngrams[:, :, -1], self.eos), -inf)
         log_probs[:, self.eos] = end
+        log_probs[:, self.counted] = counted
 
 
 def _rows(sentences: list[int], rows: int, device: torch.device) -> Tensor:

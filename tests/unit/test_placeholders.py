@@ -149,5 +149,8 @@ def test_unseen_placeholders_are_copied(cache: Path, tmp_path: Path, sampling: f
     (good, tokens), (bad, _) = translator.score([source] * 2, [target, f"{a} {b} {x} {y}"])
     assert good > bad + 1
     assert tokens == translator.n_best([source])[0][0].tokens
+    # Whatever must not be repeated: a placeholder that stands twice does.
+    twice = SearchOptions(no_repeat_ngram=1)
+    assert translator.translate([f"{x} {a} {x}"], twice)[0].count(x) == 2
     prefix = f"{a} {b} {y}"
     assert translator.n_best([source], prefixes=[prefix])[0][0].text.startswith(prefix)

@@ -150,6 +150,8 @@ class Rules:
         return self._new(history, token)
 
     def _new(self, history: list[int], token: int) -> bool:
+        if token in self.counts:
+            return True
         n = self.options.no_repeat_ngram
         if not n or len(history) < n - 1:
             return True
@@ -546,7 +548,7 @@ def test_fewer_than_n_best_where_there_are_no_more():
 def test_counted_tokens_stand_as_often_as_asked(problem, beam_size):
     """Wherever there is room for them, and nothing else forbids them."""
     seed, sources, fields, limits = problem
-    fields |= {"no_repeat_ngram": 0, "max_length": 9, "max_length_ratio": 0.0}
+    fields |= {"max_length": 9, "max_length_ratio": 0.0}
     limits |= {"forbidden": [], "prefixes": None}
     options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
     results = run(TinyDecoder(seed), sources, options, **limits)

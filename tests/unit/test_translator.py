@@ -106,9 +106,9 @@ def test_one_line_in_one_line_out(translator: Translator, texts: list[str]) -> N
 
 
 def test_blank_lines_stay_blank_and_in_place(translator: Translator) -> None:
-    texts = ["", "abc", " ", "\t", "def", "\u3000"]
+    texts = ["", "abc", " ", "\t", "def", "\u3000", "\u200b\ufeff", "\u00ad"]
     found = translator.n_best(texts)
-    assert [found[n] for n in (0, 2, 3, 5)] == [BLANK] * 4
+    assert [found[n] for n in (0, 2, 3, 5, 6, 7)] == [BLANK] * 6
     assert_same(found[1], translator.n_best(["abc"])[0])
     assert_same(found[4], translator.n_best(["def"])[0])
     assert found[1][0].tokens > 0
