@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing.pool import AsyncResult
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -95,33 +97,39 @@ class Engine:
         names = context.SimpleQueue()
         for number in range(self.devices):
             names.put(f"cuda:{number}" if self._device.startswith("cuda") else self._device)
-        with context.Pool(self.devices, _start, (names, *self._arguments)) as pool:
+        pool = ProcessPoolExecutor(self.devices, context, _start, (names, *self._arguments))
 
-            def submit(job: Job) -> _Waiting:
-                batches = translator.plan(
-                    job.texts, self._batch_tokens, job.prefixes, job.first_line
-                )
-                parts = [(b.numbers, pool.apply_async(_work, (b,))) for b in batches]
-                return _Waiting(len(job.texts), parts)
+        def submit(job: Job) -> _Waiting:
+            batches = translator.plan(job.texts, self._batch_tokens, job.prefixes, job.first_line)
+            parts = [(batch.numbers, pool.submit(_work, batch)) for batch in batches]
+            return _Waiting(len(job.texts), parts)
 
+        try:
             # No more in flight than keeps every process busy: the input may be endless.
             jobs, ahead = iter(jobs), 1 if at_once else 2 * self.devices
             waiting = deque(map(submit, islice(jobs, ahead)))
             while waiting:
                 yield waiting.popleft().get()
                 waiting.extend(map(submit, islice(jobs, 1)))
+        except BrokenProcessPool as error:
+            raise MTError(
+                f"--devices {self.devices}: a process was ended from outside, perhaps for want of "
+                "memory; use fewer devices or a smaller --batch-tokens"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 class _Waiting(NamedTuple):
     """A job whose batches are under way."""
 
     texts: int
-    parts: list[tuple[list[int], AsyncResult[list[list[Translation]]]]]
+    parts: list[tuple[list[int], Future[list[list[Translation]]]]]
 
     def get(self) -> list[list[Translation]]:
         results = [[NOTHING] for _ in range(self.texts)]
         for numbers, part in self.parts:
-            for number, found in zip(numbers, part.get(), strict=True):
+            for number, found in zip(numbers, part.result(), strict=True):
                 results[number] = found
         return results
 
@@ -139,6 +147,7 @@ _loaded: _Loaded
 
 def _start(names: _Names, *arguments: Any) -> None:
     global _loaded
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all; the first process tells
     _loaded = _load(names.get(), *arguments)
 
 
