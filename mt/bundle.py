@@ -209,7 +209,7 @@ def _dataclass(kind: type[_Options], values: dict[str, Any], folder: Path) -> _O
             raise MTError(f"{path}: `{name}` cannot be {value!r}; copy the bundle again")
     try:
         return kind(**values)
-    except MTError as error:
+    except (MTError, ValueError) as error:
         raise MTError(f"{path}: {error}") from error
 
 

@@ -155,8 +155,7 @@ def _one_line(message: str) -> str:
         kinds = next((line for line in lines if line.startswith("Subtypes:")), "")
         kinds = kinds.removeprefix("Subtypes: ")
         text = f"{lines[0]} expected one of {kinds}, got {given.removeprefix('Given value: ')}"
-    for name in ("int", "float", "str", "bool", "NoneType"):
-        text = text.replace(f"<class '{name}'>", "null" if name == "NoneType" else name)
+    text = re.sub(r"<class '(\w+)'>", r"\1", text).replace("NoneType", "null")
     text = re.sub(r'Parser key "([^"]+)"', r"\1", text).replace("typing.Literal", "one of ")
     return text.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
 
@@ -327,7 +326,10 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     base = parser.read(path, content)
     parser.set_defaults(base.as_dict())
     parsed = parser.parse_args(overrides)
-    made = parser.instantiate(parsed)
+    try:
+        made = parser.instantiate(parsed)
+    except ValueError as error:  # of the network's options, which know no other error
+        raise MTError(str(error)) from error
     trainer = {name: value for name, value in parsed.trainer.as_dict().items() if value is not None}
     recipe = Recipe(
         **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer

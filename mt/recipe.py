@@ -5,11 +5,26 @@ The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml`
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from mt.errors import MTError
 from mt.nn.architecture import Architecture
 from mt.search.options import SearchOptions
+
+
+def _check(section: str, options: object, **limits: tuple[float, float]) -> None:
+    """Raise `MTError`, naming the field, where a value lies outside its limits, both included."""
+    for name, (least, most) in limits.items():
+        value = getattr(options, name)
+        if not (least <= value <= most and math.isfinite(value)):
+            limit = f"from {least} to {most}" if math.isfinite(most) else f"at least {least}"
+            raise MTError(f"{section}{name}: must be {limit}, not {value}")
+
+
+_ANY = math.inf
+"""No upper limit."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +84,10 @@ class Cleaning:
     equal once lower-cased and stripped of digits, punctuation and placeholders, or with half of
     the word 4-grams, of either sentence, in common."""
 
+    def __post_init__(self) -> None:
+        limits = dict.fromkeys(("min_words", "max_words", "max_ratio"), (0, _ANY))
+        _check("corpus.cleaning.", self, **limits)
+
 
 @dataclass(frozen=True)
 class Corpus:
@@ -116,6 +135,16 @@ class TokenizerSpec:
     seed: int = 1
     """Seed of the draw."""
 
+    def __post_init__(self) -> None:
+        _check(
+            "tokenizer.",
+            self,
+            vocab_size=(1, _ANY),
+            character_coverage=(0, 1),
+            max_sentences=(1, _ANY),
+            seed=(0, 2**32 - 1),
+        )
+
 
 @dataclass(frozen=True)
 class Batching:
@@ -123,14 +152,24 @@ class Batching:
 
     tokens: int = 1200
     """Budget of a batch on each device: rows times the longest of all sources and targets,
-    padding included."""
+    padding included, by the best segmentation (`subword_sampling` lengthens sentences)."""
     max_length: int = 256
-    """Training pairs with a longer side, in tokens, are left out."""
+    """Training pairs with a longer side, in tokens of the best segmentation, are left out."""
     subword_sampling: float = 0.0
     """BPE-dropout probability (arXiv:1910.13267), or the inverse temperature of unigram sampling
     (arXiv:1804.10959), on both sides, anew in every epoch; 0 always takes the best segmentation."""
     workers: int = 0
     """Processes that prepare batches ahead; 0 prepares them in the training process."""
+
+    def __post_init__(self) -> None:
+        _check(
+            "batches.",
+            self,
+            tokens=(1, _ANY),
+            max_length=(1, _ANY),
+            subword_sampling=(0, 1),
+            workers=(0, _ANY),
+        )
 
 
 @dataclass(frozen=True)
@@ -162,7 +201,7 @@ class Training:
     """`plateau`: validations without a better BLEU that are borne first."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights that is validated and kept
-    (per update, e.g. 0.999); 0 keeps the last weights."""
+    (per update, e.g. 0.999); 0 validates and keeps the weights themselves."""
     patience: int = 0
     """Stop after this many validations in a row without a better BLEU; 0 never stops early."""
     validation_start: int = 500
@@ -175,6 +214,29 @@ class Training:
     """Updates with a NaN or infinite gradient that are skipped in a row before training stops."""
     checkpoint_minutes: float = 10.0
     """Minutes between checkpoints for `--resume`; one is also written at each validation."""
+
+    def __post_init__(self) -> None:
+        _check(
+            "training.",
+            self,
+            label_smoothing=(0, 0.99),
+            learning_rate=(0, _ANY),
+            epsilon=(0, _ANY),
+            momentum=(0, 1),
+            weight_decay=(0, _ANY),
+            warmup_steps=(0, _ANY),
+            plateau_factor=(0, 1),
+            plateau_patience=(0, _ANY),
+            ema=(0, 0.999999),
+            patience=(0, _ANY),
+            validation_start=(0, _ANY),
+            validation_sentences=(0, _ANY),
+            validation_beam_size=(1, _ANY),
+            max_skipped=(0, _ANY),
+            checkpoint_minutes=(0, _ANY),
+        )
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise MTError(f"training.betas: must be from 0 to below 1, not {self.betas}")
 
 
 @dataclass(frozen=True)
@@ -212,3 +274,11 @@ class Recipe:
     is set on the command line keeps that value."""
     trainer: dict[str, Any] = field(default_factory=dict)
     """Options of Lightning's Trainer, under its own names."""
+
+    def __post_init__(self) -> None:
+        _check("", self, seed=(0, 2**32 - 1))
+        if self.model.tie_embeddings == "three-way" and not self.tokenizer.joint:
+            raise MTError(
+                "model.tie_embeddings: three-way needs one vocabulary for both languages; "
+                "set tokenizer.joint: true or model.tie_embeddings: two-way"
+            )

@@ -8,7 +8,10 @@ from typing import Literal
 
 @dataclass(frozen=True)
 class Architecture:
-    """Size and wiring of the encoder-decoder. Sizes are in units (floats per vector)."""
+    """Size and wiring of the encoder-decoder. Sizes are in units (floats per vector).
+
+    Raises `ValueError`, naming the options, for values that are out of range or clash.
+    """
 
     embedding_size: int = 256
     """Units of a token embedding."""
@@ -48,3 +51,15 @@ class Architecture:
     word_dropout: float = 0.0
     """Probability of blanking a whole input token (its embedding becomes zero), source and
     target (Gal & Ghahramani, arXiv:1512.05287)."""
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith(("_size", "_layers", "_heads")) and value < 1:
+                raise ValueError(f"model.{name}: must be at least 1, not {value}")
+            if name.endswith("_dropout") and not 0 <= value <= 1:
+                raise ValueError(f"model.{name}: must be from 0 to 1, not {value}")
+        if self.attention == "multi-head" and self.hidden_size % self.attention_heads:
+            raise ValueError(
+                f"model.attention_heads: {self.attention_heads} does not divide "
+                f"model.hidden_size {self.hidden_size}; choose one that does"
+            )

@@ -32,23 +32,11 @@ class Seq2Seq(nn.Module):
         initialize: bool = True,
     ):
         super().__init__()
-        for name, value in vars(architecture).items():
-            if name.endswith(("_size", "_layers", "_heads")) and value < 1:
-                raise ValueError(f"model.{name} must be at least 1, not {value}")
-            if name.endswith("_dropout") and not 0 <= value <= 1:
-                raise ValueError(f"model.{name} must be from 0 to 1, not {value}")
         three_way = architecture.tie_embeddings == "three-way"
         if three_way and source_vocabulary != target_vocabulary:
             raise ValueError(
                 "model.tie_embeddings: three-way needs one vocabulary for both languages; "
                 "set tokenizer.joint: true or model.tie_embeddings: two-way"
-            )
-        if architecture.attention == "multi-head" and (
-            architecture.hidden_size % architecture.attention_heads
-        ):
-            raise ValueError(
-                f"model.attention_heads: {architecture.attention_heads} does not divide "
-                f"model.hidden_size {architecture.hidden_size}; choose one that does"
             )
         self.architecture = architecture
         size = architecture.embedding_size

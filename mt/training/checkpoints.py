@@ -6,10 +6,11 @@ import logging
 import os
 import re
 import time
+import zipfile
+import zlib
 from pathlib import Path
 
 import lightning as L
-import torch
 
 from mt.errors import MTError
 from mt.training.module import TranslationModule, UpdateCallback
@@ -44,7 +45,7 @@ class Checkpoints(UpdateCallback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Save the end, for a run that is resumed with a larger budget."""
-        if trainer.global_step != self._step:
+        if self.due or trainer.global_step != self._step:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
@@ -65,6 +66,8 @@ class Checkpoints(UpdateCallback):
             os.replace(temporary, path)
             for old in find_checkpoints(self.folder)[self.keep :]:
                 old.unlink()
+            for left in self.folder.glob("*.part"):  # of a process that was killed
+                left.unlink()
         self._saved, self._step, self.due = time.monotonic(), trainer.global_step, False
 
 
@@ -77,12 +80,13 @@ def find_checkpoints(folder: Path) -> list[Path]:
 
 
 def newest_whole_checkpoint(folder: Path) -> Path | None:
-    """Find the newest checkpoint that can be read to its end; warn of any that cannot."""
+    """Find the newest checkpoint that is whole, by its checksums; warn of any that is not."""
     for path in find_checkpoints(folder):
         try:
-            torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive fails in many ways
-            _log.warning("%s: damaged (%s); trying the one before", path, type(error).__name__)
-        else:
-            return path
+            with zipfile.ZipFile(path) as archive:
+                if archive.testzip() is None:
+                    return path
+        except (zipfile.BadZipFile, EOFError, zlib.error):
+            pass
+        _log.warning("%s: damaged; trying the one before", path)
     return None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import shutil
 import time
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 import lightning as L
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mt.bundle import Bundle, load_bundle, save_bundle
@@ -102,14 +102,17 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     # Whoever launches the processes (Lightning, torchrun, SLURM), the first has no other number.
     ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
     leader = all(int(os.environ.get(name, "0")) == 0 for name in ranks)
-    _seconds(recipe.trainer.get("max_time"))  # a mistake is told before the corpus is fetched
+    trainer = _make_trainer(recipe, run)  # a mistake is told before the corpus is fetched
     if leader:
         _check_folder(run, resume, overwrite)
     else:
         _log.setLevel(logging.WARNING)  # one process tells
     corpus = load_corpus(recipe.corpus)
     _log.info("corpus     %s\n%s", "; ".join(corpus.origin), cleaning_table(corpus))
-    recipe, reasons = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
+    try:
+        recipe, reasons = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
+    except ValueError as error:  # what was chosen clashes with what was set
+        raise MTError(str(error)) from error
     for reason in reasons:
         _log.info("chosen     %s", reason)
     budget_of = _budget(recipe)
@@ -129,10 +132,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         _prepare_folder(run, recipe, described, resume, overwrite)
 
     torch.manual_seed(recipe.seed)
-    try:
-        model = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))
-    except ValueError as error:
-        raise MTError(str(error)) from error
+    model = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))
     languages = recipe.corpus.source, recipe.corpus.target
     bundle = Bundle(model, tokenizers, languages, recipe.search)
     facts = _facts(described, corpus, model)
@@ -142,8 +142,9 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         card = model_card(best.languages, facts, [], _published(recipe))
         save_bundle(best._replace(card=card), run.bundle)
 
-    seconds = _fit(recipe, run, text, corpus, bundle, keep, budget_of, resume)
-    _evaluate(recipe, run, corpus, [*facts, ("Training time", duration(seconds))])
+    seconds = _fit(trainer, recipe, run, text, corpus, bundle, keep, budget_of, resume)
+    facts += [("Training time", duration(seconds))]
+    _evaluate(recipe, run, corpus, trainer.strategy.root_device, facts)
 
 
 def _check_folder(run: RunFolder, resume: bool, overwrite: bool) -> None:
@@ -181,18 +182,27 @@ def _prepare_folder(
 
 def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
     """Refuse to resume where the weights or the data would not be the same."""
-    before, now = yaml.safe_load(run.recipe.read_text()), yaml.safe_load(recipe_yaml(recipe))
-    for section in ("corpus", "tokenizer", "model", "batches", "seed"):
-        if before.get(section) == now[section]:
-            continue
-        if isinstance(now[section], dict):
-            fields = now[section].keys() | before[section].keys()
-            differing = sorted(f for f in fields if now[section].get(f) != before[section].get(f))
-            section = f"{section}.{differing[0]}"
-        raise MTError(
-            f"{run.recipe}: `{section}` differs from the run that --resume would go on with; "
-            "take the change back, or start again with --overwrite"
-        )
+    before = _kept_on_resume(yaml.safe_load(run.recipe.read_text()))
+    for name, value in _kept_on_resume(yaml.safe_load(recipe_yaml(recipe))).items():
+        if before.get(name) != value:
+            raise MTError(
+                f"{run.recipe}: `{name}` differs from the run that --resume would go on with; "
+                "take the change back, or start again with --overwrite"
+            )
+
+
+def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:
+    """Return, by dotted name, what decides the weights, the optimizer's state and the data."""
+    sections = ("corpus", "tokenizer", "model", "batches")
+    fields = {f"{s}.{name}": value for s in sections for name, value in recipe[s].items()}
+    del fields["batches.workers"]
+    training = recipe["training"]
+    return {
+        **fields,
+        "training.optimizer": training["optimizer"],
+        "training.ema": training["ema"] > 0,  # its decay may change, but not that there is one
+        "seed": recipe["seed"],
+    }
 
 
 def recipe_yaml(recipe: Recipe) -> str:
@@ -236,22 +246,27 @@ def _tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
 
 def _budget(recipe: Recipe) -> Callable[[int], Budget]:
     """Read the budget from the trainer's options; it still needs the updates of an epoch."""
-    options = recipe.trainer
-    limits = {name: options.get(name) for name in ("max_epochs", "max_steps", "max_time")}
-    epochs, steps = limits["max_epochs"], limits["max_steps"]
-    epochs = None if epochs in (None, -1) else epochs
-    steps = None if steps in (None, -1) else steps
-    seconds = _seconds(limits["max_time"])
+    epochs, steps = (_limit(recipe, name) for name in ("max_epochs", "max_steps"))
+    seconds = _seconds(recipe.trainer.get("max_time"))
     if epochs is None and steps is None and seconds is None:
         raise MTError(
             "the run has no end; set trainer.max_epochs, trainer.max_steps or trainer.max_time"
         )
 
     def budget(updates_per_epoch: int) -> Budget:
-        updates = [n for n in (epochs and math.ceil(epochs * updates_per_epoch), steps) if n]
+        updates = [n for n in (epochs and epochs * updates_per_epoch, steps) if n]
         return Budget(min(updates) if updates else None, seconds)
 
     return budget
+
+
+def _limit(recipe: Recipe, name: str) -> int | None:
+    limit: int | None = recipe.trainer.get(name)
+    if limit in (None, -1):  # Lightning's ways to say: no limit
+        return None
+    if limit < 1:
+        raise MTError(f"trainer.{name}: must be at least 1, or -1 for no limit, not {limit}")
+    return limit
 
 
 def _seconds(max_time: Any) -> float | None:
@@ -279,7 +294,14 @@ def _validation_interval(recipe: Recipe, updates_per_epoch: int) -> int:
     return max(1, round(float(interval) * epochs * updates_per_epoch))
 
 
-_OURS = ("max_epochs", "max_steps", "max_time", "val_check_interval", "check_val_every_n_epoch")
+_OURS = (
+    "max_epochs",
+    "max_steps",
+    "max_time",
+    "val_check_interval",
+    "check_val_every_n_epoch",
+    "log_every_n_steps",
+)
 """Trainer options that are carried out here, because Lightning sees a run as one long epoch."""
 
 
@@ -291,7 +313,50 @@ def _without_advice() -> Iterator[None]:
         yield
 
 
+def _make_trainer(recipe: Recipe, run: RunFolder) -> L.Trainer:
+    """Check the trainer's options and make it, without callbacks yet."""
+    given = recipe.trainer
+    for name in ("max_epochs", "max_steps"):
+        _limit(recipe, name)
+    _seconds(given.get("max_time"))
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
+        if (value := given.get(name)) is not None and value < 1:
+            raise MTError(f"trainer.{name}: must be at least 1, not {value}")
+    if (given.get("gradient_clip_val") or 0) < 0:
+        raise MTError("trainer.gradient_clip_val: must be above 0, or 0 for no clipping")
+    interval = given.get("val_check_interval")
+    if interval is not None and not (isinstance(interval, (int, float)) and interval > 0):
+        raise MTError(
+            f"trainer.val_check_interval: {interval!r} is neither a number of updates, such as "
+            "500, nor a share of an epoch, such as 0.5"
+        )
+    precision = str(given.get("precision", "32-true"))
+    if "16" in precision and not precision.startswith("bf16"):
+        raise MTError(
+            f"trainer.precision: {precision} overflows without loss scaling, which is not "
+            "supported; use bf16-mixed"
+        )
+    options = {name: value for name, value in given.items() if name not in _OURS}
+    try:
+        with _without_advice():
+            return L.Trainer(
+                **options,
+                max_epochs=1,
+                logger=TensorBoardLogger(run.path, name="tensorboard", version=""),
+                enable_checkpointing=False,
+                enable_progress_bar=False,
+                enable_model_summary=False,
+                use_distributed_sampler=False,
+                limit_val_batches=0,
+                num_sanity_val_steps=0,
+            )
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise MTError(f"trainer: {reason}; see `mt train --help`") from error
+
+
 def _fit(
+    trainer: L.Trainer,
     recipe: Recipe,
     run: RunFolder,
     text: ParallelText,
@@ -302,27 +367,13 @@ def _fit(
     resume: bool,
 ) -> float:
     """Train, and return the seconds that it took, over all resumptions."""
-    options = {name: value for name, value in recipe.trainer.items() if name not in _OURS}
-    log_every = options.pop("log_every_n_steps", None) or 50
-    tensorboard = TensorBoardLogger(run.path, name="tensorboard", version="")
-    with _without_advice():
-        trainer = L.Trainer(
-            **options,
-            max_epochs=1,
-            logger=tensorboard,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            use_distributed_sampler=False,
-            limit_val_batches=0,
-            num_sanity_val_steps=0,
-        )
     parts = trainer.world_size * trainer.accumulate_grad_batches
     per_epoch = text.updates(recipe.batches.tokens * parts)
     budget = budget_of(per_epoch)
     module = TranslationModule(bundle.model, recipe.training, recipe.seed, budget)
-    metrics = Metrics(run.path / "metrics.csv", tensorboard, trainer.is_global_zero)
-    progress = Progress(metrics, per_epoch, log_every)
+    assert isinstance(trainer.logger, TensorBoardLogger)
+    metrics = Metrics(run.path / "metrics.csv", trainer.logger, trainer.is_global_zero)
+    progress = Progress(metrics, per_epoch, recipe.trainer.get("log_every_n_steps", 50))
     checkpoints = Checkpoints(run.checkpoints, recipe.training.checkpoint_minutes)
     validation = Validation(
         ValidationSet(list(corpus.valid["source"]), list(corpus.valid["target"])),
@@ -353,11 +404,15 @@ def _fit(
 
 
 def _evaluate(
-    recipe: Recipe, run: RunFolder, corpus: ParallelCorpus, facts: list[tuple[str, str]]
+    recipe: Recipe,
+    run: RunFolder,
+    corpus: ParallelCorpus,
+    device: torch.device,
+    facts: list[tuple[str, str]],
 ) -> None:
     """Translate the test sets with the best weights, on all devices, and write what they show."""
     bundle = load_bundle(run.bundle)
-    translator = Translator(bundle)
+    translator = Translator(bundle, device)
     language = recipe.corpus.target
     sets, fidelity, seconds, sentences = [], [], 0.0, 0
     for name, pairs in corpus.tests.items():

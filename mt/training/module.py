@@ -197,9 +197,18 @@ class TranslationModule(L.LightningModule):
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Take it back."""
+        """Take it back, and begin Lightning's one long epoch anew at the same update.
+
+        Where it stood in that epoch would end a run that had come to the end of a smaller budget,
+        and would count batches from where another number of them made an update.
+        """
         for name, value in checkpoint["mt"].items():
             setattr(self, name, value)
+        updates = checkpoint.pop("loops")["fit_loop"][
+            "epoch_loop.automatic_optimization.optim_progress"
+        ]
+        loop = self.trainer.fit_loop.epoch_loop
+        loop.automatic_optimization.optim_progress.load_state_dict(updates)
 
 
 class UpdateCallback(L.Callback, ABC):

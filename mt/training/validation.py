@@ -77,7 +77,9 @@ class Validation(UpdateCallback):
         self.search = replace(search, beam_size=training.validation_beam_size, n_best=1)
         self.keep, self.metrics = keep, metrics
         self.progress, self.checkpoints = progress, checkpoints
-        self.best, self.since_best, self.last_step = -1.0, 0, -1
+        self.best, self.since_best = -1.0, 0
+        self.last_step = -1
+        """Step of the last validation that had a BLEU."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
@@ -90,6 +92,11 @@ class Validation(UpdateCallback):
         if self.best >= 0:
             self.progress.best_bleu = self.best
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Leave a run as it is that is resumed after its end."""
+        assert isinstance(pl_module, TranslationModule)
+        trainer.should_stop = pl_module.progress >= 1 or self._stalled
+
     def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
         """Validate where it is time."""
         if trainer.global_step % self.every == 0:
@@ -100,10 +107,13 @@ class Validation(UpdateCallback):
         if trainer.global_step != self.last_step:
             self._validate(trainer, pl_module)
 
+    @property
+    def _stalled(self) -> bool:
+        return 0 < self.training.patience <= self.since_best
+
     def _validate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, TranslationModule)
         began = time.monotonic()
-        self.last_step = trainer.global_step
         model = module.best
         translator = Translator(self.bundle._replace(model=model), module.device)
         pairs = list(zip(*self.text, strict=True))
@@ -120,6 +130,7 @@ class Validation(UpdateCallback):
         )
         last = trainer.should_stop or module.progress >= 1
         if last or trainer.global_step >= self.training.validation_start:
+            self.last_step = trainer.global_step
             count = self.training.validation_sentences or len(pairs)
             sources, references = (column[:count] for column in self.text)
             hypotheses = across_devices(
@@ -139,6 +150,7 @@ class Validation(UpdateCallback):
                 board.add_text("translations", f"```\n{samples}\n```", trainer.global_step)
         model.train()
         self.progress.tick(trainer, module)
+        trainer.should_stop = trainer.should_stop or module.progress >= 1
         row["seconds"] = module.seconds
         self.metrics.add(trainer.global_step, row)
         elapsed = time.monotonic() - began
@@ -159,7 +171,7 @@ class Validation(UpdateCallback):
         options = self.training
         if options.schedule == "plateau" and self.since_best % (options.plateau_patience + 1) == 0:
             module.plateau *= options.plateau_factor
-        if options.patience and self.since_best >= options.patience:
+        if self._stalled:
             self.progress.say(
                 f"stopping: no better BLEU in {self.since_best} validations (training.patience)"
             )

@@ -131,8 +131,9 @@ def test_resumed_run_equals_a_straight_one(
     assert_same_run(straight, folder)
 
 
-def test_truncated_checkpoint_gives_way_to_the_one_before(
-    mt: Command, project: Path, straight: Path, killed: Path, tmp_path: Path
+@pytest.mark.parametrize("damage", ["truncated", "one byte"])
+def test_damaged_checkpoint_gives_way_to_the_one_before(
+    mt: Command, project: Path, straight: Path, killed: Path, tmp_path: Path, damage: str
 ) -> None:
     folder = tmp_path / "run"
     shutil.copytree(killed, folder)
@@ -142,14 +143,82 @@ def test_truncated_checkpoint_gives_way_to_the_one_before(
         checkpoints = find_checkpoints(folder / "checkpoints")
     newest, before, *_ = checkpoints  # three where the kill came before the oldest was removed
     content = newest.read_bytes()
-    newest.write_bytes(content[: len(content) // 2])
+    half = len(content) // 2
+    other = bytes([content[half] ^ 1])
+    rest = b"" if damage == "truncated" else other + content[half + 1 :]
+    newest.write_bytes(content[:half] + rest)
     said = train(mt, project, folder, "--resume")
     assert f"{newest}: damaged" in said
     assert f"resuming   {before}" in said
     assert_same_run(straight, folder)
 
 
-def test_another_model_cannot_resume(mt: Command, project: Path, killed: Path) -> None:
+def test_finished_run_goes_on_with_a_larger_budget(
+    mt: Command, project: Path, straight: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    train(mt, project, folder, "--resume", "--trainer.max_steps", str(STEPS + 15))
+    assert step(folder) == STEPS + 15
+    steps = [int(row["step"]) for row in figures(folder)]
+    assert steps == sorted(steps)
+    assert steps[-1] == STEPS + 15
+    assert steps[: len(figures(straight))] == [int(row["step"]) for row in figures(straight)]
+
+
+def test_finished_run_stays_as_it_is_without_one(
+    mt: Command, project: Path, straight: Path, tmp_path: Path
+) -> None:
+    """A run may be killed after its last update, while it translates the test sets."""
+    folder = tmp_path / "run"
+    shutil.copytree(straight, folder)
+    (folder / "scores.json").unlink()
+    train(mt, project, folder, "--resume")
+    assert_same_run(straight, folder)
+
+
+def test_run_that_stopped_early_stays_stopped(mt: Command, project: Path, tmp_path: Path) -> None:
+    stall = ("--training.patience", "2", "--training.learning_rate", "1e-9")
+    stall += ("--trainer.val_check_interval", "5")
+    said = train(mt, project, tmp_path, *stall)
+    assert "stopping: no better BLEU in 2 validations" in said
+    assert step(tmp_path) == 15
+    train(mt, project, tmp_path, *stall, "--resume")
+    assert step(tmp_path) == 15
+    assert [row["step"] for row in figures(tmp_path) if row["valid_bleu"]] == ["5", "10", "15"]
+    train(mt, project, tmp_path, *stall, "--resume", "--training.patience", "3")
+    assert step(tmp_path) == 20
+
+
+def test_accumulation_may_change(
+    mt: Command, project: Path, straight: Path, killed: Path, tmp_path: Path
+) -> None:
+    """Batches are counted from where the run resumes, whatever made an update before."""
+    folder = tmp_path / "run"
+    shutil.copytree(killed, folder)
+    if step(folder) % 2 == 0:
+        find_checkpoints(folder / "checkpoints")[0].unlink()
+    at = step(folder)
+    assert at % 2
+    wider = ("--trainer.accumulate_grad_batches", "2", "--trainer.log_every_n_steps", "1")
+    train(mt, project, folder, "--resume", *wider)
+    assert step(folder) == STEPS
+    logged = [int(row["step"]) for row in figures(folder) if row["learning_rate"]]
+    assert logged[-(STEPS - at) :] == list(range(at + 1, STEPS + 1))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("--model.hidden_size", 50),
+        ("--training.optimizer", "sgd"),
+        ("--training.ema", 0),
+        ("--seed", 9),
+    ],
+)
+def test_another_model_or_optimizer_cannot_resume(
+    mt: Command, project: Path, killed: Path, change: tuple[str, object]
+) -> None:
     before = {path: path.stat().st_mtime_ns for path in killed.rglob("*")}
     done = mt(
         "train",
@@ -158,11 +227,10 @@ def test_another_model_cannot_resume(mt: Command, project: Path, killed: Path) -
         killed,
         *OPTIONS,
         "--resume",
-        "--model.hidden_size",
-        50,
+        *change,
         cwd=project,
     )
     assert done.status == 2
-    assert "`model.hidden_size` differs" in done.err.splitlines()[-1]
+    assert f"`{change[0].removeprefix('--')}` differs" in done.err.splitlines()[-1]
     assert "Traceback" not in done.err
     assert {path: path.stat().st_mtime_ns for path in killed.rglob("*")} == before

@@ -86,7 +86,7 @@ def test_the_imports_are_found_at_all() -> None:
         ("mt.errors", []),
         ("mt.files", ["mt.errors"]),
         ("mt.lines", ["mt.errors"]),
-        ("mt.recipe", ["mt.nn.architecture", "mt.search.options"]),
+        ("mt.recipe", ["mt.errors", "mt.nn.architecture", "mt.search.options"]),
         ("mt.placeholders", []),
         ("mt.tokenizer", ["mt.errors", "mt.files", "mt.placeholders", "mt.recipe"]),
         ("mt.batches", ["mt.tokenizer"]),

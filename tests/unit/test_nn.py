@@ -399,5 +399,5 @@ def test_clashing_options_are_refused_by_name() -> None:
     ],
 )
 def test_impossible_options_are_refused_by_name(option: str, value: Any) -> None:
-    with pytest.raises(ValueError, match=rf"model\.{option} .*{value}"):
+    with pytest.raises(ValueError, match=rf"model\.{option}: .*{value}"):
         network(attention="multi-head", **{option: value})
