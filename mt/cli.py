@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -135,10 +136,16 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
 }
 
 
+def _terminate(*_: object) -> None:
+    """Leave as after Ctrl-C, so that nothing half-written stays behind."""
+    sys.exit(128 + signal.SIGTERM)
+
+
 def main() -> None:
     """Run the command line in `sys.argv`; a user's mistake is one line and exit status 2."""
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("mt").setLevel(logging.INFO)
+    signal.signal(signal.SIGTERM, _terminate)
     arguments = sys.argv[1:]
     try:
         if not arguments or arguments[0] in ("-h", "--help"):

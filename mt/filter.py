@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain, islice, repeat
 from pathlib import Path
 from typing import BinaryIO
@@ -15,7 +14,8 @@ from typing import BinaryIO
 import torch
 
 from mt.errors import MTError
-from mt.lines import read_lines, read_parallel, stream_lines
+from mt.files import open_atomically
+from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
 from mt.options import Decoding, ScoreOptions, TranslateOptions
 from mt.parallel import CHUNK, Engine, Job
 from mt.translator import Translation, Translator
@@ -37,10 +37,11 @@ def translate_stream(bundle: Path, options: TranslateOptions, decoding: Decoding
     """
     engine = make_engine(bundle, decoding, options.n_best)
     prefixes = None if options.prefixes is None else list(read_lines(options.prefixes))
-    with _open_input(options.input) as source, _open_output(options.output) as target:
-        terminal = source.isatty()
-        chunk = 1 if terminal else CHUNK
-        lines = stream_lines(source, str(options.input or "standard input"))
+    name = options.input or Path("standard input")
+    lines = stream_lines(_raw_lines(options.input), str(name))
+    terminal = options.input is None and sys.stdin.isatty()
+    chunk = 1 if terminal else CHUNK
+    with _open_output(options.output) as target:
         sources: list[list[str]] = []
 
         def jobs() -> Iterator[Job]:
@@ -50,6 +51,8 @@ def translate_stream(bundle: Path, options: TranslateOptions, decoding: Decoding
                 begin = None if prefixes is None else list(islice(starts, len(texts)))
                 yield Job(texts, begin, first)
                 first += len(texts)
+            if options.prefixes and prefixes is not None and len(prefixes) != first - 1:
+                raise line_counts_differ(name, first - 1, options.prefixes, len(prefixes))
 
         for translations in engine.translate(jobs(), at_once=terminal):
             for text, found in zip(sources.pop(0), translations, strict=True):
@@ -72,38 +75,23 @@ def _format(source: str, translations: list[Translation], form: str) -> str:
     return json.dumps({"source": source, "translations": rows}, ensure_ascii=False) + "\n"
 
 
-@contextmanager
-def _open_input(path: Path | None) -> Iterator[BinaryIO]:
-    if path is None:
-        yield sys.stdin.buffer
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(open(path, "rb"))
-        except OSError as error:
-            raise MTError(f"{path}: cannot read ({error.strerror})") from error
-        yield file
+def _raw_lines(path: Path | None) -> Iterable[bytes]:
+    if path is not None:
+        return raw_lines(path)
+    if sys.stdin is None:
+        raise MTError("standard input is closed; name a file with --input")
+    return sys.stdin.buffer
 
 
 @contextmanager
 def _open_output(path: Path | None) -> Iterator[BinaryIO]:
     if path is None:
+        if sys.stdout is None:
+            raise MTError("standard output is closed; name a file with --output")
         yield sys.stdout.buffer
         return
-    temporary = ""
-    try:
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
-            yield file
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise MTError(f"{path}: cannot write ({error.strerror})") from error
-    finally:
-        if temporary and os.path.exists(temporary):
-            os.unlink(temporary)
+    with open_atomically(path) as file:
+        yield file
 
 
 def score_files(bundle: Path, options: ScoreOptions) -> None:

@@ -7,11 +7,13 @@ ends one.
 from __future__ import annotations
 
 import gzip
+import io
 import logging
 import lzma
-from collections.abc import Callable, Iterator, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from mt.errors import MTError
 
@@ -72,11 +74,11 @@ def decompressed(path: Path) -> Iterator[bytes]:
             return
         openers: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".xz": lzma.open}
         with openers.get(path.suffix, Path.open)(path, "rb") as stream:
-            while chunk := stream.read(_CHUNK):
+            while chunk := stream.read1(_CHUNK):  # what is there, of a pipe
                 yield chunk
     except EOFError:
         raise MTError(f"{path} is cut short; fetch it again") from None
-    except (gzip.BadGzipFile, lzma.LZMAError, ZstdError) as error:
+    except (gzip.BadGzipFile, zlib.error, lzma.LZMAError, ZstdError) as error:
         raise MTError(f"{path} is damaged ({error}); fetch it again") from None
     except OSError as error:
         raise MTError(f"cannot read {path}: {error.strerror or error}") from None
@@ -98,9 +100,15 @@ def _unpacked_zst(path: Path) -> Iterator[bytes]:
         raise EOFError
 
 
-def stream_lines(file: BinaryIO, name: str) -> Iterator[str]:
+def raw_lines(path: Path) -> Iterator[bytes]:
+    """Yield the lines of a file with their ends, as they come; see `decompressed`."""
+    for block in _blocks(path):
+        yield from io.BytesIO(block)
+
+
+def stream_lines(lines: Iterable[bytes], name: str) -> Iterator[str]:
     """Yield lines as they come; a byte that is not UTF-8 becomes U+FFFD, with a warning."""
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(lines, start=1):
         if line.endswith(b"\n"):
             line = line[:-2] if line.endswith(b"\r\n") else line[:-1]
         try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from mt.errors import MTError
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, write_scores
-from mt.files import write_atomically
+from mt.files import check_folder, write_atomically
 from mt.lines import read_parallel
 from mt.parallel import CHUNK, Engine, Job
 
@@ -38,6 +38,7 @@ def evaluate(
     Raises:
         MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines.
     """
+    check_folder(output, "--output")
     sources, *streams = read_parallel([source, *references])
     if not sources:
         raise MTError(f"{source}: the file is empty; give one with a sentence on each line")

@@ -28,7 +28,7 @@ from mt.errors import MTError
 from mt.evaluation.card import model_card
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, placeholder_fidelity, write_scores
-from mt.files import write_atomically
+from mt.files import check_folder, write_atomically
 from mt.nn.seq2seq import Seq2Seq
 from mt.recipe import Recipe
 from mt.tokenizer import Tokenizers, train_tokenizer
@@ -150,8 +150,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
 def _check_folder(run: RunFolder, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise MTError("--resume and --overwrite exclude each other; give one of them")
-    if run.path.exists() and not run.path.is_dir():
-        raise MTError(f"{run.path}: not a folder; choose another --output")
+    check_folder(run.path, "--output")
     if resume or overwrite:
         return
     if run.scores.exists():
@@ -159,7 +158,7 @@ def _check_folder(run: RunFolder, resume: bool, overwrite: bool) -> None:
             f"{run.path}: a finished run is there; --resume goes on with a larger budget, "
             "--overwrite starts again"
         )
-    if run.checkpoints.exists():
+    if run.checkpoints.exists() or run.bundle.exists():
         raise MTError(
             f"{run.path}: an unfinished run is there; --resume goes on, --overwrite starts again"
         )
@@ -248,10 +247,6 @@ def _budget(recipe: Recipe) -> Callable[[int], Budget]:
     """Read the budget from the trainer's options; it still needs the updates of an epoch."""
     epochs, steps = (_limit(recipe, name) for name in ("max_epochs", "max_steps"))
     seconds = _seconds(recipe.trainer.get("max_time"))
-    if epochs is None and steps is None and seconds is None:
-        raise MTError(
-            "the run has no end; set trainer.max_epochs, trainer.max_steps or trainer.max_time"
-        )
 
     def budget(updates_per_epoch: int) -> Budget:
         updates = [n for n in (epochs and epochs * updates_per_epoch, steps) if n]
@@ -282,6 +277,8 @@ def _seconds(max_time: Any) -> float | None:
         raise MTError(
             f"trainer.max_time: {max_time!r} is no duration; write DD:HH:MM:SS, such as 00:01:30:00"
         ) from error
+    if length <= timedelta(0):
+        raise MTError(f"trainer.max_time: must be longer than {max_time!r}")
     return length.total_seconds()
 
 
@@ -316,9 +313,12 @@ def _without_advice() -> Iterator[None]:
 def _make_trainer(recipe: Recipe, run: RunFolder) -> L.Trainer:
     """Check the trainer's options and make it, without callbacks yet."""
     given = recipe.trainer
-    for name in ("max_epochs", "max_steps"):
-        _limit(recipe, name)
-    _seconds(given.get("max_time"))
+    updates = [_limit(recipe, name) for name in ("max_epochs", "max_steps")]
+    seconds = _seconds(given.get("max_time"))
+    if not any([*updates, seconds]) and "trainer.max_epochs" not in recipe.auto:
+        raise MTError(
+            "the run has no end; set trainer.max_epochs, trainer.max_steps or trainer.max_time"
+        )
     for name in ("accumulate_grad_batches", "check_val_every_n_epoch", "log_every_n_steps"):
         if (value := given.get(name)) is not None and value < 1:
             raise MTError(f"trainer.{name}: must be at least 1, not {value}")
@@ -392,13 +392,18 @@ def _fit(
     checkpoint = newest_whole_checkpoint(run.checkpoints) if resume else None
     if resume:
         _log.info("resuming   %s", checkpoint or "nothing to resume: starting afresh")
-    with _without_advice():
-        trainer.fit(
-            module,
-            datamodule=DataModule(text, recipe.seed, budget.updates or 1 << 60),
-            ckpt_path=None if checkpoint is None else str(checkpoint),
-            weights_only=True,
-        )
+    try:
+        with _without_advice():
+            trainer.fit(
+                module,
+                datamodule=DataModule(text, recipe.seed, budget.updates or 1 << 60),
+                ckpt_path=None if checkpoint is None else str(checkpoint),
+                weights_only=True,
+            )
+    except SystemExit as error:
+        if error.code == 1:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from error
+        raise
     trainer.strategy.barrier()
     return module.seconds
 

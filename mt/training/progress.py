@@ -122,8 +122,8 @@ class Progress(L.Callback):
     def on_exception(
         self, trainer: L.Trainer, pl_module: L.LightningModule, exception: BaseException
     ) -> None:
-        """Tell how to go on after Ctrl-C, which Lightning turns into the end of the process."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.is_global_zero:
+        """Tell how to go on after Ctrl-C or a signal to end."""
+        if isinstance(exception, (KeyboardInterrupt, SystemExit)) and trainer.is_global_zero:
             self.say("interrupted; --resume goes on from the last checkpoint")
 
     def tick(self, trainer: L.Trainer, module: TranslationModule) -> None:

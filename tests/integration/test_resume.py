@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,30 @@ def test_damaged_checkpoint_gives_way_to_the_one_before(
     assert f"{newest}: damaged" in said
     assert f"resuming   {before}" in said
     assert_same_run(straight, folder)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_run_says_how_to_go_on(
+    mt: Command, project: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    process = mt.start(
+        *("-m", "mt.cli", "train", "recipes/tiny.yaml", "--output", tmp_path, *OPTIONS),
+        *("--trainer.max_steps", "100000"),
+        cwd=project,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    try:
+        while step(tmp_path) < 3:
+            assert process.poll() is None, process.communicate()[1].decode()
+            time.sleep(0.01)
+        process.send_signal(number)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == status
+    assert "interrupted; --resume goes on from the last checkpoint" in err.decode()
+    assert "Traceback" not in err.decode()
+    assert not (tmp_path / "scores.json").exists()
 
 
 def test_finished_run_goes_on_with_a_larger_budget(

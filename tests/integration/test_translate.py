@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pty
@@ -188,8 +189,12 @@ def test_reader_that_has_enough_is_no_error(mt: Command, run: Run, lines: list[s
     assert process.returncode == 141  # what a shell reports for SIGPIPE
 
 
+@pytest.mark.parametrize(
+    ("number", "status", "said"),
+    [(signal.SIGINT, 130, b"mt: interrupted\n"), (signal.SIGTERM, 143, b"")],
+)
 def test_interrupted_run_leaves_the_output_file_as_it_was(
-    mt: Command, run: Run, tmp_path: Path
+    mt: Command, run: Run, tmp_path: Path, number: signal.Signals, status: int, said: bytes
 ) -> None:
     (tmp_path / "out").write_text("old\n")
     process = mt.start(
@@ -210,9 +215,9 @@ def test_interrupted_run_leaves_the_output_file_as_it_was(
         while len(list(tmp_path.iterdir())) == 1:  # until it has opened its output
             assert process.poll() is None
             time.sleep(0.01)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
-        assert process.communicate()[1] == b"mt: interrupted\n"
+        process.send_signal(number)
+        assert process.wait(timeout=60) == status
+        assert process.communicate()[1] == said
     finally:
         process.kill()
         process.communicate()
@@ -225,9 +230,76 @@ def test_output_that_cannot_be_written(mt: Command, run: Run, tmp_path: Path) ->
     commands = (["translate", run.bundle, "--output", name] for name in names)
     for name, done in zip(names, mt.each(commands, cwd=tmp_path, stdin="ba\n"), strict=True):
         assert done.status == 2
-        assert done.err.startswith(f"mt: error: {name}: cannot write (")
+        assert done.err.startswith(f"mt: error: {name}: ")
         assert done.err.count("\n") == 1
     assert [path.name for path in tmp_path.rglob("*")] == ["folder"]
+
+
+def test_input_may_be_compressed(mt: Command, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in.gz").write_bytes(gzip.compress(b"hem\nba \xff\n"))
+    done = mt("translate", run.bundle, "--input", "in.gz", cwd=tmp_path)
+    assert (done.status, done.out.splitlines()[0]) == (0, "vi")
+    assert "in.gz: line 2 is not valid UTF-8" in done.err
+
+
+def test_links_and_pipes_stay_what_they_are(mt: Command, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("there")
+    assert mt("translate", run.bundle, "--output", "link", cwd=tmp_path, stdin="hem\n").status == 0
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "there").read_text() == "vi\n"
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        done = mt("translate", run.bundle, "--output", "pipe", cwd=tmp_path, stdin="hem\n")
+        assert done.status == 0, done.err
+        assert os.read(reader, 100) == b"vi\n"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_closed_streams_are_told(mt: Command, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "in").write_text("hem\n")
+    for closed, option, remedy in ((0, (), "--input"), (1, ("--input", "in"), "--output")):
+        process = mt.start(
+            *("-m", "mt.cli", "translate", run.bundle, *option),
+            cwd=tmp_path,
+            preexec_fn=lambda closed=closed: os.close(closed),
+        )
+        _, err = process.communicate(timeout=100)
+        assert process.returncode == 2
+        assert remedy in err.decode()
+        assert err.count(b"\n") == 1
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux")
+def test_process_that_dies_ends_the_others(mt: Command, run: Run, tmp_path: Path) -> None:
+    """As one does that the machine ends for want of memory."""
+    process = mt.start(
+        *("-m", "mt.cli", "translate", run.bundle, "--devices", 2, "--output", "out"), cwd=tmp_path
+    )
+    try:
+        assert process.stdin is not None
+        process.stdin.write(b"ba ce dio fa gul\n" * 1000)
+        process.stdin.flush()
+        children: list[str] = []
+        while len(children) < 2:
+            assert process.poll() is None
+            time.sleep(0.05)
+            listed = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+            children = [
+                child
+                for child in listed
+                if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()
+            ]
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, err = process.communicate(timeout=100)
+    finally:
+        process.kill()
+    assert process.returncode == 2
+    assert err.decode().startswith("mt: error: --devices 2: a process was ended")
+    assert err.count(b"\n") == 1
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_bad_bundles_are_refused_in_one_line(mt: Command, run: Run, tmp_path: Path) -> None:
@@ -244,8 +316,8 @@ def test_bad_bundles_are_refused_in_one_line(mt: Command, run: Run, tmp_path: Pa
 
 
 def test_lengths_and_prefixes(mt: Command, run: Run, tmp_path: Path) -> None:
-    (tmp_path / "begin").write_text("sep so\n\n")
-    text = "ba ce dio\nhem\nba ce dio\n"  # the third line has no prefix line: it has none
+    (tmp_path / "begin").write_text("sep so\n\n\n")
+    text = "ba ce dio\nhem\nba ce dio\n"
     done = mt("translate", run.bundle, "--prefixes", "begin", cwd=tmp_path, stdin=text)
     assert done.status == 0, done.err
     first, *others = done.out.splitlines()
@@ -256,6 +328,9 @@ def test_lengths_and_prefixes(mt: Command, run: Run, tmp_path: Path) -> None:
     )
     for line in done.out.splitlines():
         assert json.loads(line)["translations"][0]["tokens"] <= 3  # the end of sentence counts
+    done = mt("translate", run.bundle, "--prefixes", "begin", cwd=tmp_path, stdin=text + "ba\n")
+    assert done.status == 2
+    assert "standard input has 4 lines but begin has 3" in done.err
 
 
 def test_long_source_is_cut_with_a_warning_that_names_the_line(

@@ -1,0 +1,95 @@
+"""A recipe is checked when it is read, and its trainer before any text is fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mt.errors import MTError
+from mt.options import TrainOptions, parse_train
+from mt.training.fit import train
+
+
+def parse(folder: Path, *overrides: str) -> TrainOptions:
+    recipe = folder / "recipe.yaml"
+    recipe.write_text(yaml.safe_dump({"corpus": {"files": "nowhere"}, "trainer": {"max_steps": 5}}))
+    return parse_train([str(recipe), "--output", str(folder / "run"), *overrides])
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("seed", "-1"),
+        ("corpus.cleaning.max_ratio", "-2"),
+        ("tokenizer.vocab_size", "0"),
+        ("tokenizer.character_coverage", "7"),
+        ("batches.tokens", "0"),
+        ("batches.subword_sampling", "1.5"),
+        ("batches.workers", "-1"),
+        ("training.label_smoothing", "1.5"),
+        ("training.learning_rate", "-1"),
+        ("training.betas", "[2, 2]"),
+        ("training.ema", "2"),
+        ("training.patience", "-3"),
+        ("training.validation_sentences", "-3"),
+        ("training.validation_beam_size", "0"),
+        ("model.hidden_size", "0"),
+        ("model.output_dropout", "1.5"),
+    ],
+)
+def test_values_out_of_range_are_refused_by_name(tmp_path: Path, option: str, value: str) -> None:
+    with pytest.raises(MTError, match=rf"^{option}: must be "):
+        parse(tmp_path, f"--{option}", value)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--tokenizer.joint", "false"], "tie_embeddings: three-way needs one vocabulary"),
+        (
+            ["--model.attention", "multi-head", "--model.attention_heads", "5"],
+            "attention_heads: 5 does not divide",
+        ),
+    ],
+)
+def test_options_that_clash_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
+    with pytest.raises(MTError, match=message):
+        parse(tmp_path, *options)
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("max_epochs", "0"),
+        ("max_steps", "-3"),
+        ("max_time", "soon"),
+        ("max_time", "00:00:00:00"),
+        ("accumulate_grad_batches", "0"),
+        ("log_every_n_steps", "0"),
+        ("check_val_every_n_epoch", "0"),
+        ("val_check_interval", "0"),
+        ("val_check_interval", "00:00:01:00"),
+        ("gradient_clip_val", "-1"),
+        ("gradient_clip_algorithm", "most"),
+        ("precision", "16-mixed"),
+        ("devices", "0"),
+        ("accelerator", "abacus"),
+        ("strategy", "luck"),
+    ],
+)
+def test_trainer_is_checked_before_the_text(tmp_path: Path, option: str, value: str) -> None:
+    """Whose folder is not there; nothing is made."""
+    options = parse(tmp_path, f"--trainer.{option}", value)
+    with pytest.raises(MTError, match=r"^trainer") as caught:
+        train(options.recipe, options.output)
+    assert "\n" not in str(caught.value)
+    assert option in str(caught.value)
+    assert not options.output.exists()
+
+
+def test_no_budget_is_no_run(tmp_path: Path) -> None:
+    options = parse(tmp_path, "--trainer.max_steps", "-1")
+    with pytest.raises(MTError, match="has no end"):
+        train(options.recipe, options.output)
