@@ -57,6 +57,8 @@ class ParallelCorpus(NamedTuple):
     """What each rule dropped from the training text, in order."""
     origin: list[str]
     """A line for each source: name, licence, languages and pairs."""
+    digest: str
+    """Hash of the text and of the options that made this corpus of it."""
 
 
 def load_corpus(corpus: Corpus) -> ParallelCorpus:
@@ -124,6 +126,7 @@ def _open(corpus: Corpus, folder: Path) -> ParallelCorpus:
             {name: open_pairs(folder / f"{name}.arrow") for name in report["tests"]},
             [RuleCount(*row) for row in report["cleaning"]],
             report["origin"],
+            folder.name,
         )
 
 

@@ -16,8 +16,8 @@ from mt import __version__
 _PACKAGES = ("torch", "lightning", "sentencepiece", "sacrebleu", "datasets", "safetensors", "numpy")
 
 
-def environment(seed: int) -> dict[str, Any]:
-    """Describe versions, commit, hardware and seed."""
+def environment(seed: int, corpus: str) -> dict[str, Any]:
+    """Describe versions, commit, hardware, seed and the text, by its hash."""
     versions: dict[str, str | None] = {}
     for package in _PACKAGES:
         try:
@@ -28,6 +28,7 @@ def environment(seed: int) -> dict[str, Any]:
         "mt": __version__,
         "commit": _commit(),
         "seed": seed,
+        "corpus": corpus,
         "python": platform.python_version(),
         "packages": versions,
         "hardware": {

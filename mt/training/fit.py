@@ -69,6 +69,11 @@ class RunFolder(NamedTuple):
         """The recipe, fully resolved."""
         return self.path / "recipe.yaml"
 
+    @property
+    def environment(self) -> Path:
+        """What the run runs on, and the hash of its text."""
+        return self.path / "environment.json"
+
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""
         for folder in (self.bundle, self.checkpoints, self.path / "tensorboard"):
@@ -127,12 +132,11 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     )
     if len(text.kept) == 0:
         raise MTError("batches.max_length: every training pair is longer; raise it")
-    described = environment(recipe.seed)
-    if leader:
-        _prepare_folder(run, recipe, described, resume, overwrite)
-
+    described = environment(recipe.seed, corpus.digest)
     torch.manual_seed(recipe.seed)
     model = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))
+    if leader:  # now that nothing is wrong, a run that lies there may go
+        _prepare_folder(run, recipe, described, resume, overwrite)
     languages = recipe.corpus.source, recipe.corpus.target
     bundle = Bundle(model, tokenizers, languages, recipe.search)
     facts = _facts(described, corpus, model)
@@ -170,24 +174,33 @@ def _prepare_folder(
     if overwrite:
         run.clear()
     if resume and run.recipe.exists():
-        _check_same_recipe(run, recipe)
+        _check_same_run(run, recipe, described)
     try:
         run.checkpoints.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise MTError(f"{run.path}: cannot make the run folder ({error.strerror})") from error
+    write_atomically(run.environment, json.dumps(described, indent=2) + "\n")
     write_atomically(run.recipe, recipe_yaml(recipe))
-    write_atomically(run.path / "environment.json", json.dumps(described, indent=2) + "\n")
 
 
-def _check_same_recipe(run: RunFolder, recipe: Recipe) -> None:
+def _check_same_run(run: RunFolder, recipe: Recipe, described: dict[str, Any]) -> None:
     """Refuse to resume where the weights or the data would not be the same."""
-    before = _kept_on_resume(yaml.safe_load(run.recipe.read_text()))
+    try:
+        before = _kept_on_resume(yaml.safe_load(run.recipe.read_text()))
+        text = json.loads(run.environment.read_text())["corpus"]
+    except (OSError, ValueError, yaml.YAMLError, TypeError, KeyError, AttributeError) as error:
+        raise MTError(f"{run.path}: damaged; start again with --overwrite") from error
     for name, value in _kept_on_resume(yaml.safe_load(recipe_yaml(recipe))).items():
         if before.get(name) != value:
             raise MTError(
                 f"{run.recipe}: `{name}` differs from the run that --resume would go on with; "
                 "take the change back, or start again with --overwrite"
             )
+    if text != described["corpus"]:
+        raise MTError(
+            f"{run.path}: the text is not that of the run that --resume would go on with; take "
+            "the change back, or start again with --overwrite"
+        )
 
 
 def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:

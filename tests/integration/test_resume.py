@@ -232,6 +232,23 @@ def test_accumulation_may_change(
     assert logged[-(STEPS - at) :] == list(range(at + 1, STEPS + 1))
 
 
+def test_other_text_cannot_resume(mt: Command, project: Path, killed: Path, tmp_path: Path) -> None:
+    """Its tokenizer would be another, and the embeddings those of other tokens."""
+    text = project / "text/train.yy"
+    before = text.read_bytes()
+    shutil.copytree(killed, tmp_path / "run")
+    try:
+        text.write_bytes(before.replace(b"tilo", b"tila"))
+        done = mt(
+            *("train", "recipes/tiny.yaml", "--output", tmp_path / "run", *OPTIONS, "--resume"),
+            cwd=project,
+        )
+    finally:
+        text.write_bytes(before)
+    assert done.status == 2
+    assert "run: the text is not that of the run" in done.err.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     "change",
     [
