@@ -31,18 +31,25 @@ ONCE := $(filter --resume --overwrite,$(ARGS))
 OPTIONS := $(subst ','\'',$(if $(ONCE),$(filter-out $(ONCE),$(ARGS)),$(ARGS)))
 $(RUN)/.arguments: FORCE
 	@mkdir -p $(@D)
-	@printf '%s\n' '$(OPTIONS)' | cmp -s - $@ || printf '%s\n' '$(OPTIONS)' > $@
+	@printf '%s\n' '$(OPTIONS)' | cmp -s - $@ || { \
+	  if [ -e $@ ]; then cp -p $@ $@.before; fi; printf '%s\n' '$(OPTIONS)' > $@; }
 
 # What a run is made from: its recipe, the tokenizer's, and the local text that ARGS names.
 TOKENIZER := $(wildcard $(shell sed -n 's/^tokenizer: *//p' $(RECIPE) 2>/dev/null))
 FILES := $(shell printf '%s\n' $(ARGS) | sed -n -e '/^--corpus.files$$/{n;p;}' -e 's/^--corpus.files=//p')
 TEXT := $(if $(FILES),$(wildcard $(FILES) $(FILES)/*))
 
-# A run that was interrupted goes on where it stood, unless something has changed since.
+# A run that was interrupted goes on where it stood, unless something has changed since. Arguments
+# that no run began with, by a mistake in them, say, are forgotten: the run that is there stays fresh.
 $(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE),FORCE) | $(VENV)/.ready
 	@$(MT) train $(RECIPE) --output $(RUN) $(ARGS) $(if $(ONCE),,$$( \
 	  if [ -e $(RUN)/recipe.yaml ] && ! [ -e $@ ] && \
-	    [ -z "$$(find $^ -prune -newer $(RUN)/recipe.yaml)" ]; then echo --resume; else echo --overwrite; fi))
+	    [ -z "$$(find $^ -prune -newer $(RUN)/recipe.yaml)" ]; then echo --resume; else echo --overwrite; fi)); \
+	  status=$$?; begun=$$(find $(RUN)/recipe.yaml -newer $(RUN)/.arguments 2>/dev/null); \
+	  if [ -z "$$begun" ]; then \
+	    mv -f $(RUN)/.arguments.before $(RUN)/.arguments 2>/dev/null || rm -f $(RUN)/.arguments; fi; \
+	  rm -f $(RUN)/.arguments.before; \
+	  exit $$status
 
 test: $(VENV)/.ready  ## the whole suite
 	$(VENV)/bin/python -m pytest

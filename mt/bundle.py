@@ -130,8 +130,8 @@ def load_bundle(folder: Path) -> Bundle:
     architecture = _dataclass(Architecture, config["architecture"], folder)
     try:
         model = Seq2Seq(architecture, *vocabulary, initialize=False)
-    except (ValueError, TypeError) as error:
-        raise MTError(f"{folder / _CONFIG}: {error}") from error
+    except (ValueError, TypeError, RuntimeError) as error:  # the last for sizes beyond all memory
+        raise MTError(f"{folder / _CONFIG}: {' '.join(str(error).split())}") from error
     _fill(model, contents[_WEIGHTS], folder / _WEIGHTS)
     return Bundle(
         model.eval(),

@@ -17,7 +17,7 @@ from mt.errors import MTError
 from mt.files import open_atomically
 from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
 from mt.options import Decoding, ScoreOptions, TranslateOptions
-from mt.parallel import CHUNK, Engine, Job
+from mt.parallel import CHUNK, Engine, Job, check_sizes
 from mt.translator import Translation, Translator
 
 
@@ -100,6 +100,7 @@ def score_files(bundle: Path, options: ScoreOptions) -> None:
     Raises:
         MTError: A file cannot be read, or the two differ in their number of lines.
     """
+    check_sizes(threads=options.threads, batch_tokens=options.batch_tokens)
     sources, targets = read_parallel([options.source, options.target])
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
     translator = Translator.load(bundle, options.device)

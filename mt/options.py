@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from docstring_parser import parse_from_object
@@ -129,21 +129,22 @@ set_parsing_settings(docstring_parse_attribute_docstrings=True)  # the help of a
 class _Parser(ArgumentParser):
     """Raises MTError with one line, where argparse would print a page."""
 
-    file: Path | None = None
-    """What is being read, in place of the command line."""
+    file: ClassVar[Path | None] = None
+    """What is being read, in place of the command line; parsers within this one know it too."""
 
     def error(self, message: str, ex: Exception | None = None) -> Any:
-        if self.file is not None:
-            raise MTError(f"{self.file}: {_one_line(message)}")
-        raise MTError(f"{_one_line(message)}; see `{self.prog} --help`")
+        if _Parser.file is not None:
+            raise MTError(f"{_Parser.file}: {_one_line(message)}")
+        program = self.prog if self.prog.startswith("mt ") else "mt train RECIPE"
+        raise MTError(f"{_one_line(message)}; see `{program} --help`")
 
     def read(self, file: Path, content: dict[str, Any]) -> Any:
         """Check and complete the content of a YAML file."""
-        self.file = file
+        _Parser.file = file
         try:
             return self.parse_object(content)
         finally:
-            self.file = None
+            _Parser.file = None
 
 
 def _one_line(message: str) -> str:
@@ -334,8 +335,13 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     recipe = Recipe(
         **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
     )
+    # What was set stays, whether by its own name or within its section.
     given = {a.partition("=")[0].removeprefix("--") for a in overrides if a.startswith("--")}
-    auto = [name for name in recipe.auto if name not in given]
+    auto = [
+        name
+        for name in recipe.auto
+        if name not in given and _value(parsed, name) == _value(base, name)
+    ]
     recipe = replace(recipe, auto=auto, corpus=_absolute(recipe.corpus))
     return TrainOptions(
         recipe,
@@ -344,6 +350,12 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         parsed.overwrite,
         print_config,
     )
+
+
+def _value(options: Any, name: str) -> Any:
+    for part in name.split("."):
+        options = options[part]
+    return options
 
 
 def _absolute(corpus: Corpus) -> Corpus:
@@ -374,7 +386,32 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         for place in [corpus, *(s for s in sources or [] if isinstance(s, dict))]:
             if isinstance(place.get("files"), str):
                 place["files"] = str(root / Path(place["files"]).expanduser())
+    _check_yaml(path, Recipe, content)
     return content
+
+
+def _check_yaml(path: Path, kind: Any, content: dict[str, Any], prefix: str = "") -> None:
+    """Tell where YAML reads words or gaps otherwise than they were meant; drop empty sections."""
+    for name, hint in get_type_hints(kind).items():
+        value = content.get(name)
+        if value is None and name in content and is_dataclass(hint) | (name == "trainer"):
+            del content[name]
+        elif value is None and name in content and type(None) not in get_args(hint):
+            raise MTError(f"{path}: {prefix}{name} has no value; give one, or leave the line out")
+        elif is_dataclass(hint) and name in content:
+            if not isinstance(value, dict):
+                raise MTError(f"{path}: {prefix}{name}: {value!r} is no mapping of options")
+            _check_yaml(path, hint, value, f"{prefix}{name}.")
+        elif isinstance(value, bool) and get_args(hint)[:1] == ("off",):
+            content[name] = "off"
+        elif isinstance(value, bool) and str in (hint, *get_args(hint)):
+            raise MTError(
+                f"{path}: {prefix}{name}: YAML takes no, yes, on and off for truth values; quote it"
+            )
+        elif get_origin(hint) is list and isinstance(value, list):
+            for number, item in enumerate(value):
+                if is_dataclass(get_args(hint)[0]) and isinstance(item, dict):
+                    _check_yaml(path, get_args(hint)[0], item, f"{prefix}{name}[{number}].")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
@@ -409,6 +446,7 @@ def read_spec(path: Path) -> tuple[TokenizerSpec, list[Path]]:
     root = folder.parent if folder.name == "tokenizers" else folder
     parser = _Parser(prog="mt tokenizer")
     parser.add_class_arguments(TokenizerSpec, None)
+    _check_yaml(path, TokenizerSpec, content)
     spec = parser.instantiate(parser.read(path, content))
     return TokenizerSpec(**{f.name: spec[f.name] for f in fields(TokenizerSpec)}), [
         root / item for item in inputs

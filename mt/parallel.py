@@ -38,6 +38,18 @@ class Job(NamedTuple):
     first_line: int
 
 
+def check_sizes(**options: int) -> None:
+    """Refuse what cannot be counted; `threads` may be 0.
+
+    Raises:
+        MTError: A number is too low.
+    """
+    for name, value in options.items():
+        least = 0 if name == "threads" else 1
+        if value < least:
+            raise MTError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
+
+
 class Engine:
     """Translates jobs on one device or several.
 
@@ -59,8 +71,7 @@ class Engine:
         options: dict[str, object],
         batch_tokens: int,
     ):
-        if devices < 1 or threads < 0 or batch_tokens < 1:
-            raise MTError("--devices and --batch-tokens must be at least 1, --threads at least 0")
+        check_sizes(devices=devices, threads=threads, batch_tokens=batch_tokens)
         self.devices = devices
         kind = resolve_device(device)
         if kind.type == "cuda" and devices > torch.cuda.device_count():

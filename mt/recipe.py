@@ -61,7 +61,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Cleaning:
-    """Which training pairs are dropped. Each rule can be turned off; `0` and `null` do that."""
+    """Which training pairs are dropped. Each rule can be turned off, as it says."""
 
     min_words: int = 1
     """Fewest words on either side (two characters make one where a script writes no spaces)."""
@@ -101,6 +101,10 @@ class Corpus:
     """Where the text comes from, mixed by weight."""
     files: str | None = None
     """A local folder (see `sources.files`) to use in place of `sources`."""
+    source_column: str | None = None
+    """Column of the source text in the tables of `files` (see `sources.source_column`)."""
+    target_column: str | None = None
+    """Column of the target text, likewise."""
     valid_size: int = 2000
     """Pairs to cut from the training text where no validation text is named; at most a tenth."""
     test_size: int = 2000

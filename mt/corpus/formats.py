@@ -138,7 +138,7 @@ def _read_jsonl(path: Path, columns: Columns) -> Iterator[Pair]:
             continue
         try:
             record = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise MTError(f"{path}: line {number} is not JSON ({error})") from None
         if "\\ud" in line.lower() and _SURROGATE.search(json.dumps(record, ensure_ascii=False)):
             raise MTError(
@@ -172,7 +172,7 @@ def _read_plain_parquet(name: Path, path: Path, columns: Columns) -> Iterator[Pa
             for batch in table.iter_batches(batch_size=10_000, columns=wanted):
                 for record in batch.to_pylist():
                     yield pick_pair(str(name), columns, record)
-    except (pyarrow.ArrowException, OSError) as error:
+    except (pyarrow.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MTError(f"{name} is damaged or cut short ({reason}); fetch it again") from None
 

@@ -65,7 +65,12 @@ def open_sources(corpus: Corpus) -> list[Origin]:
             "give two different language codes"
         )
     if corpus.files is not None:
-        return [_open_files(Source(files=corpus.files), corpus, "corpus.files")]
+        source = Source(
+            files=corpus.files,
+            source_column=corpus.source_column,
+            target_column=corpus.target_column,
+        )
+        return [_open_files(source, corpus, "corpus.files")]
     if not corpus.sources:
         raise MTError("corpus.sources is empty; name a source, or a folder with --corpus.files DIR")
     return [
@@ -81,8 +86,8 @@ def _open_source(source: Source, corpus: Corpus, option: str) -> Origin:
             f"{option} sets {' and '.join(kinds) or 'nothing'}; "
             "set exactly one of hub, files and catalogue"
         )
-    if not 0 < source.weight < float("inf"):
-        raise MTError(f"{option}.weight is {source.weight:g}; give a number above 0")
+    if not 0 < source.weight <= 1000:
+        raise MTError(f"{option}.weight is {source.weight:g}; give a number above 0, up to 1,000")
     if source.files is not None:
         return _open_files(source, corpus, f"{option}.files")
     if source.hub is not None:

@@ -141,6 +141,25 @@ def test_other_arguments_make_a_run_stale(tree: Tree) -> None:
     assert tree.make("train") == [f"{TRAIN} --overwrite"]
 
 
+def test_mistaken_arguments_leave_a_run_as_it_is(tree: Tree) -> None:
+    """`mt` refuses them, or prints its help, before it touches the folder."""
+    tree.make("train")
+    real = tree.folder / ".venv/bin/mt"
+    for status in (0, 2):
+        real.write_text(f"#!/bin/sh\nexit {status}\n")
+        real.chmod(0o755)
+        tree.make("train", "ARGS=--typo 3", status=status)
+        real.write_text(tree.MT)
+        assert tree.make("train") == []
+    (tree.folder / "kill").touch()
+    tree.make("train", "ARGS=--seed 2", status=2)
+    (tree.folder / "kill").unlink()
+    real.write_text("#!/bin/sh\nexit 2\n")
+    tree.make("train", "ARGS=--typo 3", status=2)
+    real.write_text(tree.MT)
+    assert tree.make("train", "ARGS=--seed 2") == [f"{TRAIN} --seed 2 --resume"]
+
+
 def test_each_recipe_has_its_run_and_its_text(tree: Tree) -> None:
     arguments = ("RECIPE=recipes/own-text.yaml", "ARGS=--corpus.files my-data --corpus.target ja")
     wanted = [

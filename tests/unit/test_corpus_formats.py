@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 import lzma
@@ -139,6 +140,24 @@ def test_archives_of_several_members_are_read_whole(tmp_path: Path) -> None:
 def test_truncated_parquet(tmp_path: Path) -> None:
     path = write(tmp_path / "text.parquet", table("parquet")[:-20])
     with pytest.raises(MTError, match=r"text\.parquet is damaged or cut short \(.*fetch it again"):
+        list(read_table(path, EN_DE))
+
+
+@pytest.mark.parametrize("form", ["tsv.gz", "tsv.xz", "tsv.zst", "parquet"])
+def test_a_wrong_byte_anywhere_is_told_or_does_no_harm(tmp_path: Path, form: str) -> None:
+    kind, _, packed = form.partition(".")
+    content = table(kind)
+    if packed:
+        content = COMPRESS[f".{packed}"](content)
+    for place in range(len(content)):
+        wrong = content[:place] + bytes([content[place] ^ 0x41]) + content[place + 1 :]
+        with contextlib.suppress(MTError):
+            list(read_table(write(tmp_path / f"text.{form}", wrong), EN_DE))
+
+
+def test_deep_json_is_told(tmp_path: Path) -> None:
+    path = write(tmp_path / "text.jsonl", b"[" * 100_000)
+    with pytest.raises(MTError, match=r"text\.jsonl: line 1 is not JSON"):
         list(read_table(path, EN_DE))
 
 

@@ -9,6 +9,7 @@ import yaml
 
 from mt.errors import MTError
 from mt.options import TrainOptions, parse_train
+from mt.recipe import Recipe
 from mt.training.fit import train
 
 
@@ -42,6 +43,47 @@ def parse(folder: Path, *overrides: str) -> TrainOptions:
 def test_values_out_of_range_are_refused_by_name(tmp_path: Path, option: str, value: str) -> None:
     with pytest.raises(MTError, match=rf"^{option}: must be "):
         parse(tmp_path, f"--{option}", value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seed:", "seed has no value"),
+        ("search: {beam_size: null}", "search.beam_size has no value"),
+        ("corpus: {sources: [{files: x, weight: null}]}", r"corpus.sources\[0\].weight has no"),
+        ("corpus: {source: no}", "corpus.source: YAML takes no"),
+        ("corpus: {sources: [{filez: x}]}", "^[^ ]*own.yaml: .*filez"),
+        ("tokenizer: 3", "own.yaml: .*tokenizer"),
+    ],
+)
+def test_gaps_and_words_of_yaml_are_told(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "own.yaml").write_text(text)
+    with pytest.raises(MTError, match=message):
+        parse_train([str(tmp_path / "own.yaml")])
+
+
+def test_empty_sections_and_off_are_understood(tmp_path: Path) -> None:
+    text = "corpus: {cleaning: {held_out: off}}\nmodel:\ntrainer:\n"
+    (tmp_path / "own.yaml").write_text(text)
+    recipe = parse_train([str(tmp_path / "own.yaml")]).recipe
+    assert recipe.corpus.cleaning.held_out == "off"
+    assert recipe.model == Recipe().model
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--model.hidden_size", "64"],
+        ["--model.hidden_size=64"],
+        ["--model", '{"hidden_size": 64}'],
+        ["--model.hidden_size", "384"],  # the default, but asked for
+    ],
+)
+def test_what_is_set_is_not_chosen(tmp_path: Path, given: list[str]) -> None:
+    (tmp_path / "own.yaml").write_text("auto: [model.hidden_size, model.embedding_size]")
+    recipe = parse_train([str(tmp_path / "own.yaml"), *given]).recipe
+    assert recipe.auto == ["model.embedding_size"]
+    assert recipe.model.hidden_size in (64, 384)
 
 
 @pytest.mark.parametrize(
