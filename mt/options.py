@@ -291,7 +291,24 @@ def _recipe_parser() -> _Parser:
         "barebones",
     }
     parser.add_class_arguments(Trainer, "trainer", skip=ours, instantiate=False)
+    for action in parser._actions:
+        if action.dest in _TRAINER_HELP:
+            action.help = _TRAINER_HELP[action.dest]
     return parser
+
+
+_TRAINER_HELP = {
+    "trainer.max_epochs": "Passes over the training text; -1 sets no limit.",
+    "trainer.max_steps": "Updates; -1 sets no limit.",
+    "trainer.max_time": "Time of training, over all resumptions: DD:HH:MM:SS.",
+    "trainer.val_check_interval": "Between validations: updates (500), or a share of an epoch "
+    "(0.5).",
+    "trainer.check_val_every_n_epoch": "Epochs between validations.",
+    "trainer.log_every_n_steps": "Updates between rows of metrics.csv (default: 50).",
+    "trainer.precision": "32-true, bf16-mixed, bf16-true or 64-true.",
+    "trainer.gradient_clip_val": "Greatest norm of an update's gradient; 0 clips none.",
+}
+"""What these options mean here, where Lightning's own help says otherwise or nothing."""
 
 
 @dataclass(frozen=True)
