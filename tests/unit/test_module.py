@@ -1,0 +1,178 @@
+"""A training step against PyTorch's own pieces, and what guards it."""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from test_datamodule import ONE, parallel, stream
+from torch import Tensor
+from torch.nn.functional import cross_entropy
+
+from mt.errors import MTError
+from mt.nn.architecture import Architecture
+from mt.nn.seq2seq import Seq2Seq
+from mt.recipe import Training
+from mt.tokenizer import PAD, Tokenizer
+from mt.training.datamodule import DataModule, ParallelText
+from mt.training.module import Budget, TranslationModule
+
+pytestmark = pytest.mark.filterwarnings("ignore:::lightning")  # its advice on loaders
+
+UPDATES = 12
+WARMUP = 3
+
+
+@pytest.fixture
+def text(tokenizer: Tokenizer, words: list[str]) -> ParallelText:
+    return parallel(tokenizer, words)
+
+
+def network(tokenizer: Tokenizer) -> Seq2Seq:
+    torch.manual_seed(4)
+    none = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout"), 0.0)
+    architecture = Architecture(embedding_size=12, hidden_size=16, **none)  # type: ignore[arg-type]
+    return Seq2Seq(architecture, len(tokenizer), len(tokenizer)).double()
+
+
+def fit(module: TranslationModule, text: ParallelText, **options: Any) -> None:
+    trainer = L.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        precision="64-true",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        use_distributed_sampler=False,
+        **options,
+    )
+    trainer.fit(module, datamodule=DataModule(text, 1, UPDATES))
+
+
+def by_pytorch(
+    model: Seq2Seq, text: ParallelText, training: Training, clip: float, rates: list[float]
+) -> tuple[Seq2Seq, Seq2Seq]:
+    """Train by hand; return the weights and their moving average."""
+    kind: Any = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+    options: dict[str, Any] = {"betas": training.betas, "eps": training.epsilon}
+    if training.optimizer == "sgd":
+        options = {"momentum": training.momentum}
+    optimizer = kind[training.optimizer](
+        model.parameters(), lr=1.0, weight_decay=training.weight_decay, **options
+    )
+    average = copy.deepcopy(model)
+    for step, (batch, tokens) in enumerate(stream(text, ONE, 0, UPDATES)):
+        for group in optimizer.param_groups:
+            group["lr"] = rates[step]
+        optimizer.zero_grad()
+        logits = model.output(model(batch.source, batch.source_lengths, batch.target_in))
+        loss = cross_entropy(
+            logits.flatten(0, 1),
+            batch.target_out.flatten(),
+            ignore_index=PAD,
+            reduction="sum",
+            label_smoothing=training.label_smoothing,
+        )
+        (loss / tokens).backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        decay = min(training.ema, (1 + step) / (10 + step)) if step else 0.0
+        with torch.no_grad():
+            for mean, now in zip(average.parameters(), model.parameters(), strict=True):
+                mean.copy_(decay * mean + (1 - decay) * now)
+    return model, average
+
+
+def assert_close(one: Seq2Seq, other: Seq2Seq) -> None:
+    for (name, a), b in zip(one.named_parameters(), other.parameters(), strict=True):
+        assert torch.allclose(a, b, rtol=0, atol=1e-9), name
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shape"),
+    [
+        ("linear", lambda step: 1 - step / UPDATES),
+        ("cosine", lambda step: (1 + math.cos(math.pi * step / UPDATES)) / 2),
+        ("inverse-sqrt", lambda step: min(1.0, math.sqrt(WARMUP / (step + 1)))),
+        ("constant", lambda step: 1.0),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_a_run_is_what_pytorch_computes(
+    text: ParallelText, tokenizer: Tokenizer, optimizer: Any, schedule: Any, shape: Any
+) -> None:
+    """Loss, optimizer, clipping, schedule and moving average, over several updates."""
+    training = Training(
+        optimizer=optimizer,
+        learning_rate=0.02,
+        betas=(0.8, 0.95),
+        epsilon=1e-6,
+        momentum=0.7,
+        weight_decay=0.1,
+        label_smoothing=0.2,
+        schedule=schedule,
+        warmup_steps=WARMUP,
+        ema=0.4,
+    )
+    clip = 0.5
+    module = TranslationModule(network(tokenizer), training, 1, Budget(UPDATES, None))
+    fit(module, text, gradient_clip_val=clip)
+    rates = [0.02 * min(1.0, (step + 1) / WARMUP) * shape(step) for step in range(UPDATES)]
+    weights, average = by_pytorch(network(tokenizer), text, training, clip, rates)
+    assert_close(module.model, weights)
+    assert_close(module.best, average)
+    assert not torch.equal(module.best.output.weight, module.model.output.weight)
+
+
+def spoil(module: TranslationModule, updates: set[int]) -> None:
+    """Make one gradient infinite in these updates."""
+
+    def hook(gradient: Tensor) -> Tensor:
+        return gradient * math.inf if module.trainer.global_step in updates else gradient
+
+    module.model.output.bias.register_hook(hook)
+
+
+class Weights(L.Callback):
+    """Keeps the weights, and their average, as they are after each batch."""
+
+    def __init__(self) -> None:
+        self.model: list[Tensor] = []
+        self.best: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
+        for name in ("model", "best"):
+            network = getattr(pl_module, name)
+            weights = torch.cat([p.detach().flatten() for p in network.parameters()])
+            getattr(self, name).append(weights)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_an_infinite_gradient_costs_one_update(
+    text: ParallelText, tokenizer: Tokenizer, accumulate: int
+) -> None:
+    module = TranslationModule(network(tokenizer), Training(ema=0.5), 1, Budget(UPDATES, None))
+    spoil(module, {4, 5, 8})
+    weights = Weights()
+    fit(module, text, accumulate_grad_batches=accumulate, callbacks=[weights])
+    for seen in (weights.model, weights.best):
+        after = seen[accumulate - 1 :: accumulate]
+        assert len(after) == UPDATES
+        still = {n for n in range(1, UPDATES) if torch.equal(after[n], after[n - 1])}
+        assert still == {4, 5, 8}
+        assert after[-1].isfinite().all()
+    assert (module.skipped, module.skipped_in_a_row) == (3, 0)
+
+
+def test_many_infinite_gradients_end_the_run(text: ParallelText, tokenizer: Tokenizer) -> None:
+    module = TranslationModule(
+        network(tokenizer), Training(max_skipped=3), 1, Budget(UPDATES, None)
+    )
+    spoil(module, set(range(2, UPDATES)))
+    with pytest.raises(MTError, match=r"diverged: 4 updates in a row .*learning_rate"):
+        fit(module, text)
