@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from torch.utils.data import DataLoader
 
 from mt.batches import Batch
@@ -147,6 +148,29 @@ def test_sampling_is_new_in_each_epoch_and_each_part(
     text = parallel(tokenizer, words, count=1, subword_sampling=0.5)
     spellings = Counter(tuple(b.batch.source[0].tolist()) for b in stream(text, stop=30))
     assert len(spellings) > 10
+
+
+def test_the_two_sides_are_sampled_apart(tokenizer: Tokenizer, words: list[str]) -> None:
+    """Else the network could learn to tell one segmentation from the other."""
+    same = Column([words[0]])
+    text = ParallelText(
+        same,
+        same,
+        Tokenizers(tokenizer, tokenizer),
+        TokenizerSpec(vocab_size=300),
+        Batching(tokens=120, subword_sampling=0.5),
+    )
+    batches = [found.batch for found in stream(text, stop=20)]
+    assert any(not torch.equal(batch.source[0], batch.target_out[0]) for batch in batches)
+
+
+def test_the_seed_decides_the_order(tokenizer: Tokenizer, words: list[str]) -> None:
+    text = parallel(tokenizer, words)
+    ones, others = (
+        [found.batch.ids.tolist() for found in BatchStream(text, seed, ONE, 0, 10)]
+        for seed in (1, 2)
+    )
+    assert ones != others
 
 
 def test_update_tokens_count_the_target_of_all_parts(

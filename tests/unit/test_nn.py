@@ -251,9 +251,11 @@ def test_the_bidirectional_stack_equals_the_equations(residual: bool) -> None:
         close(summary[row], torch.from_numpy(np.concatenate((forward[-1], backward[0]))))
 
 
-def test_the_parallel_wiring_equals_its_equations() -> None:
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_parallel_wiring_equals_its_equations(residual: bool) -> None:
     """Two layers with dot attention, written out from the docstrings of the decoder."""
-    model = network(decoder_layers=2, encoder_layers=1, attention="dot", bridge="learned")
+    model = network(decoder_layers=2, attention="dot", bridge="learned", residual=residual)
+    assert model.encoder.stack.residual == residual
     decoder = model.decoder
     source, lengths = sentences([4])
     target = torch.tensor([[3, 1, 5]])
@@ -268,7 +270,8 @@ def test_the_parallel_wiring_equals_its_equations() -> None:
     low = lstm_by_hand(inputs, *first[0], bottom)
     energy = np.exp(low @ memory.T)
     context = energy / energy.sum(1, keepdims=True) @ memory
-    high = lstm_by_hand(np.concatenate((low, context), 1), *first[1], above) + low
+    high = lstm_by_hand(np.concatenate((low, context), 1), *first[1], above)
+    high = high + low if residual else high
     weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
     vectors = np.concatenate((high, context), 1) @ weight.T + bias
     close(model(source, lengths, target)[0], torch.from_numpy(vectors))

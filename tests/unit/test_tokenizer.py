@@ -208,6 +208,16 @@ def test_without_byte_fallback_unknown_characters_are_unknown(letters: Tokenizer
     assert ids.count(UNK) == 1
 
 
+@pytest.mark.parametrize(("coverage", "unknown"), [(0.99, 1), (1.0, 0)])
+def test_rare_characters_get_no_token_of_their_own(
+    cache: Path, words: list[str], coverage: float, unknown: int
+) -> None:
+    spec = TokenizerSpec(vocab_size=40, byte_fallback=False, character_coverage=coverage)
+    rare = train_tokenizer(spec, lambda: [*words, "ø"])
+    (ids,) = rare.encode(["aøb"])
+    assert ids.count(UNK) == unknown
+
+
 def test_user_symbols_stay_one_token(trained: Tokenizer, spec: TokenizerSpec) -> None:
     sampler = SubwordSampler(trained, spec, 0.5)
     for symbol in SYMBOLS:

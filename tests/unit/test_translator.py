@@ -18,7 +18,7 @@ from mt.batches import collate
 from mt.bundle import Bundle
 from mt.errors import MTError
 from mt.search.options import SearchOptions
-from mt.tokenizer import PAD
+from mt.tokenizer import BOS, EOS, PAD, UNK
 from mt.translator import MAX_SOURCE, NOTHING, Translation, Translator, resolve_device
 
 BLANK = [NOTHING]
@@ -137,6 +137,47 @@ def test_the_bundle_brings_its_own_options(make_bundle: Callable[..., Bundle]) -
     given_options = Translator(bundle, "cpu").n_best(texts, own.search)
     assert Translator(own, "cpu").n_best(texts) == given_options
     assert all(best[0].tokens <= 3 for best in given_options)
+
+
+def biased(make_bundle: Callable[..., Bundle], **biases: float) -> Translator:
+    """A random model that likes or dislikes some tokens."""
+    bundle = make_bundle()
+    ids = {"pad": PAD, "unk": UNK, "bos": BOS, "eos": EOS}
+    with torch.no_grad():
+        for name, bias in biases.items():
+            bundle.model.output.bias[ids[name]] = bias
+    return Translator(bundle, "cpu")
+
+
+@pytest.mark.parametrize("beam_size", [1, 3])
+def test_special_tokens_are_never_produced(
+    make_bundle: Callable[..., Bundle], beam_size: int
+) -> None:
+    """However likely: no unknown token, and none that would decode to nothing."""
+    options = SearchOptions(beam_size=beam_size, max_length=6)
+    for name in ("pad", "unk", "bos"):
+        translator = biased(make_bundle, **{name: 50.0}, eos=-50.0)
+        [[found]] = translator.n_best(["abc"], options)
+        assert found.tokens == 7  # the end of sentence counts
+        assert "\u2047" not in found.text
+        assert len(translator.tokenizers.target.encode([found.text])[0]) >= 6
+
+
+def test_lengths_count_no_end_of_sentence(make_bundle: Callable[..., Bundle]) -> None:
+    translator = biased(make_bundle, eos=-50.0)
+    texts = ["a", "abc def"]
+    lengths = [len(row) for row in translator.tokenizers.source.encode(texts)]
+    assert [best[0].tokens - 1 for best in translator.n_best(texts)] == [
+        2 * length + 10 for length in lengths
+    ]
+
+
+def test_no_translation_at_all_is_an_empty_one(make_bundle: Callable[..., Bundle]) -> None:
+    """More different tokens are asked for than there are."""
+    options = SearchOptions(beam_size=2, no_repeat_ngram=1, min_length=100, max_length=100)
+    translator = biased(make_bundle)
+    assert translator.translate(["abc", "", "d"], options) == ["", "", ""]
+    assert translator.n_best(["abc"], options) == [BLANK]
 
 
 def test_a_trained_model_is_not_left_in_training(make_bundle: Callable[..., Bundle]) -> None:
