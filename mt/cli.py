@@ -29,11 +29,13 @@ def train(arguments: list[str]) -> None:
     from mt.options import parse_train
 
     options = parse_train(arguments)
-    from mt.training.fit import recipe_yaml, train
-
     if options.print_config:
+        from mt.training.folder import recipe_yaml
+
         print(recipe_yaml(options.recipe), end="")
         return
+    from mt.training.fit import train
+
     train(options.recipe, options.output, options.resume, options.overwrite)
 
 

@@ -24,7 +24,7 @@ from mt.options import (
     parse_train,
     read_spec,
 )
-from mt.training.fit import recipe_yaml
+from mt.training.folder import recipe_yaml
 
 RECIPES = sorted((PROJECT / "recipes").glob("*.yaml"))
 README = PROJECT / "README.md"
