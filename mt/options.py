@@ -409,26 +409,29 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 def _check_yaml(path: Path, kind: Any, content: dict[str, Any], prefix: str = "") -> None:
     """Tell where YAML reads words or gaps otherwise than they were meant; drop empty sections."""
-    for name, hint in get_type_hints(kind).items():
-        value = content.get(name)
-        if value is None and name in content and is_dataclass(hint) | (name == "trainer"):
-            del content[name]
-        elif value is None and name in content and type(None) not in get_args(hint):
-            raise MTError(f"{path}: {prefix}{name} has no value; give one, or leave the line out")
-        elif is_dataclass(hint) and name in content:
-            if not isinstance(value, dict):
-                raise MTError(f"{path}: {prefix}{name}: {value!r} is no mapping of options")
-            _check_yaml(path, hint, value, f"{prefix}{name}.")
-        elif isinstance(value, bool) and get_args(hint)[:1] == ("off",):
-            content[name] = "off"
-        elif isinstance(value, bool) and str in (hint, *get_args(hint)):
+    for field_name, hint in get_type_hints(kind).items():
+        if field_name not in content:
+            continue
+        name, value, kinds = prefix + field_name, content[field_name], get_args(hint) or (hint,)
+        if is_dataclass(hint) or get_origin(hint) is dict:
+            if value is None:
+                del content[field_name]
+            elif not isinstance(value, dict):
+                raise MTError(f"{path}: {name}: {value!r} is no mapping of options")
+            elif is_dataclass(hint):
+                _check_yaml(path, hint, value, f"{name}.")
+        elif value is None and type(None) not in kinds:
+            raise MTError(f"{path}: {name} has no value; give one, or leave the line out")
+        elif value is False and "off" in kinds:
+            content[field_name] = "off"
+        elif isinstance(value, bool) and str in kinds:
             raise MTError(
-                f"{path}: {prefix}{name}: YAML takes no, yes, on and off for truth values; quote it"
+                f"{path}: {name}: YAML takes no, yes, on and off for truth values; quote it"
             )
-        elif get_origin(hint) is list and isinstance(value, list):
+        elif isinstance(value, list) and is_dataclass(kinds[0]):
             for number, item in enumerate(value):
-                if is_dataclass(get_args(hint)[0]) and isinstance(item, dict):
-                    _check_yaml(path, get_args(hint)[0], item, f"{prefix}{name}[{number}].")
+                if isinstance(item, dict):
+                    _check_yaml(path, kinds[0], item, f"{name}[{number}].")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

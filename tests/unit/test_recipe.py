@@ -53,7 +53,8 @@ def test_values_out_of_range_are_refused_by_name(tmp_path: Path, option: str, va
         ("corpus: {sources: [{files: x, weight: null}]}", r"corpus.sources\[0\].weight has no"),
         ("corpus: {source: no}", "corpus.source: YAML takes no"),
         ("corpus: {sources: [{filez: x}]}", "^[^ ]*own.yaml: .*filez"),
-        ("tokenizer: 3", "own.yaml: .*tokenizer"),
+        ("tokenizer: 3", "own.yaml: tokenizer: 3 is no mapping"),
+        ("trainer: [3]", "own.yaml: trainer: .* is no mapping"),
     ],
 )
 def test_gaps_and_words_of_yaml_are_told(tmp_path: Path, text: str, message: str) -> None:
