@@ -64,6 +64,16 @@ def test_patience_stops_a_run_whose_bleu_stalls(go: Any) -> None:
     assert found[-1]["step"] == "20"
 
 
+def test_patience_counts_from_the_best(go: Any, tmp_path: Path) -> None:
+    found = go("--trainer.max_steps", 60, "--training.learning_rate", 0.03)
+    bleus = [float(row["valid_bleu"]) for row in found if row["valid_bleu"]]
+    best = bleus.index(max(bleus))
+    assert best > 1  # else there was nothing to begin anew from
+    checkpoint = find_checkpoints(tmp_path / "run/checkpoints")[0]
+    [state] = torch.load(checkpoint, weights_only=True)["callbacks"].values()
+    assert state["since_best"] == len(bleus) - 1 - best
+
+
 def test_bleu_is_that_of_the_weights_that_are_kept(go: Any, project: Path, tmp_path: Path) -> None:
     """From `validation_start` on, at the end in any case, on the first sentences."""
     found = go(
@@ -136,6 +146,22 @@ def test_full_disk_leaves_the_checkpoint_before(
     checkpoint = newest_whole_checkpoint(folder)
     assert checkpoint is not None
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 5
+
+
+def test_checkpoint_has_its_name_once_it_is_whole(
+    go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process may be killed while it writes."""
+    save, seen = L.Trainer.save_checkpoint, []
+
+    def look(trainer: L.Trainer, path: Path, *more: Any, **options: Any) -> None:
+        save(trainer, path, *more, **options)
+        found = {p.stem for p in find_checkpoints(tmp_path / "run/checkpoints")}
+        seen.append(f"step-{trainer.global_step}" in found)
+
+    monkeypatch.setattr(L.Trainer, "save_checkpoint", look)
+    go("--trainer.max_steps", 12)
+    assert seen == [False] * 3
 
 
 def test_two_checkpoints_are_kept_and_leftovers_go(go: Any, tmp_path: Path) -> None:
