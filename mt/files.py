@@ -40,10 +40,10 @@ def open_atomically(path: Path) -> Iterator[BinaryIO]:
     target = os.path.realpath(path)
     temporary = ""
     try:
-        if os.path.isdir(target):
+        if path.is_dir():
             raise MTError(f"{path}: a folder; name a file to write")
-        if os.path.exists(target) and not os.path.isfile(target):
-            with open(target, "wb") as file:
+        if path.exists() and not path.is_file():
+            with open(path, "wb") as file:
                 yield file
             return
         handle, temporary = tempfile.mkstemp(

@@ -256,6 +256,8 @@ def test_links_and_pipes_stay_what_they_are(mt: Command, run: Run, tmp_path: Pat
     finally:
         os.close(reader)
     assert (tmp_path / "pipe").is_fifo()
+    done = mt("translate", run.bundle, "--output", "/dev/stdout", cwd=tmp_path, stdin="hem\n")
+    assert done == (0, "vi\n", "")
 
 
 def test_closed_streams_are_told(mt: Command, run: Run, tmp_path: Path) -> None:
