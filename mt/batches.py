@@ -8,6 +8,7 @@ batches all see the same updates.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
@@ -51,25 +52,14 @@ class Sentences:
     """Token ids of many sentences in one flat array: a few bytes a token, nothing else."""
 
     def __init__(self, encoded: Iterable[Sequence[int]], vocabulary: int):
-        dtype = np.uint16 if vocabulary <= 1 << 16 else np.int32
-        chunks: list[npt.NDArray[np.integer]] = []
-        lengths: list[npt.NDArray[np.int32]] = []
-        pending: list[Sequence[int]] = []
-
-        def flush() -> None:
-            lengths.append(np.fromiter(map(len, pending), np.int32, len(pending)))
-            flat = (token for row in pending for token in row)
-            chunks.append(np.fromiter(flat, dtype, int(lengths[-1].sum())))
-            pending.clear()
-
+        # These grow in place: no second copy is ever held.
+        lengths, flat = array("i"), array("H" if vocabulary <= 1 << 16 else "i")
         for row in encoded:
-            pending.append(row)
-            if len(pending) == 10_000:
-                flush()
-        flush()
-        self.lengths = np.concatenate(lengths)
+            lengths.append(len(row))
+            flat.extend(row)
+        self.lengths: npt.NDArray[np.int32] = np.asarray(lengths)
         """`(n,)` tokens of each sentence, without special tokens."""
-        self._flat = np.concatenate(chunks)
+        self._flat: Ints = np.asarray(flat)
         self._ends = np.cumsum(self.lengths, dtype=np.int64)
 
     def __len__(self) -> int:
