@@ -53,16 +53,16 @@ def main() -> None:
 
 def measure(folder: Path, pairs: int) -> None:
     """Go through a run step by step, as `mt train` does."""
-    import lightning as L
     import torch
 
     from mt.corpus import load_corpus
     from mt.nn.architecture import Architecture
     from mt.nn.seq2seq import Seq2Seq
-    from mt.recipe import Batching, Corpus, TokenizerSpec, Training
+    from mt.recipe import Batching, Corpus, Recipe, TokenizerSpec, Training
     from mt.tokenizer import Tokenizers, train_tokenizer
     from mt.training.datamodule import DataModule, ParallelText
     from mt.training.module import Budget, TranslationModule
+    from mt.training.trainer import make_trainer, without_advice
 
     base, began = resident(), time.monotonic()
     print(f"| {pairs:,} pairs | seconds | resident beyond the libraries, GB | peak, GB |")
@@ -95,16 +95,9 @@ def measure(folder: Path, pairs: int) -> None:
     row("an epoch planned")
     model = Seq2Seq(Architecture(embedding_size=64, hidden_size=64), len(tokenizer), len(tokenizer))
     module = TranslationModule(model, Training(), 1, Budget(200, None))
-    trainer = L.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
-    trainer.fit(module, datamodule=DataModule(text, 1, 200))
+    trainer = make_trainer(Recipe(trainer={"max_steps": 200, "accelerator": "cpu"}), folder)
+    with without_advice():
+        trainer.fit(module, datamodule=DataModule(text, 1, 200))
     row("200 updates of a small model")
     assert torch.isfinite(next(model.parameters())).all()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -16,12 +18,11 @@ from torch.nn.functional import cross_entropy
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
 from mt.nn.seq2seq import Seq2Seq
-from mt.recipe import Training
+from mt.recipe import Recipe, Training
 from mt.tokenizer import PAD, Tokenizer
 from mt.training.datamodule import DataModule, ParallelText
 from mt.training.module import Budget, TranslationModule
-
-pytestmark = pytest.mark.filterwarnings("ignore:::lightning")  # its advice on loaders
+from mt.training.trainer import make_trainer, without_advice
 
 UPDATES = 12
 WARMUP = 3
@@ -34,24 +35,27 @@ def text(tokenizer: Tokenizer, words: list[str]) -> ParallelText:
 
 def network(tokenizer: Tokenizer) -> Seq2Seq:
     torch.manual_seed(4)
-    none = dict.fromkeys(("embedding_dropout", "layer_dropout", "output_dropout"), 0.0)
-    architecture = Architecture(embedding_size=12, hidden_size=16, **none)  # type: ignore[arg-type]
+    architecture = Architecture(
+        embedding_size=12, hidden_size=16, embedding_dropout=0.0, output_dropout=0.0
+    )
     return Seq2Seq(architecture, len(tokenizer), len(tokenizer)).double()
 
 
-def fit(module: TranslationModule, text: ParallelText, **options: Any) -> None:
-    trainer = L.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        precision="64-true",
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-        **options,
-    )
-    trainer.fit(module, datamodule=DataModule(text, 1, UPDATES))
+Fit = Callable[..., None]
+
+
+@pytest.fixture
+def fit(text: ParallelText, tmp_path: Path) -> Fit:
+    """Train a module as `mt train` does, in float64, with these options and callbacks."""
+
+    def run(module: TranslationModule, *callbacks: L.Callback, **options: Any) -> None:
+        given = {"max_steps": UPDATES, "accelerator": "cpu", "precision": "64-true", **options}
+        trainer = make_trainer(Recipe(trainer=given), tmp_path)
+        trainer.callbacks = [*trainer.callbacks, *callbacks]
+        with without_advice():
+            trainer.fit(module, datamodule=DataModule(text, 1, UPDATES))
+
+    return run
 
 
 def by_pytorch(
@@ -104,7 +108,12 @@ def assert_close(one: Seq2Seq, other: Seq2Seq) -> None:
 )
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
 def test_a_run_is_what_pytorch_computes(
-    text: ParallelText, tokenizer: Tokenizer, optimizer: Any, schedule: Any, shape: Any
+    fit: Fit,
+    text: ParallelText,
+    tokenizer: Tokenizer,
+    optimizer: Any,
+    schedule: Any,
+    shape: Any,
 ) -> None:
     """Loss, optimizer, clipping, schedule and moving average, over several updates."""
     training = Training(
@@ -121,7 +130,7 @@ def test_a_run_is_what_pytorch_computes(
     )
     clip = 0.5
     module = TranslationModule(network(tokenizer), training, 1, Budget(UPDATES, None))
-    fit(module, text, gradient_clip_val=clip)
+    fit(module, gradient_clip_val=clip)
     rates = [0.02 * min(1.0, (step + 1) / WARMUP) * shape(step) for step in range(UPDATES)]
     weights, average = by_pytorch(network(tokenizer), text, training, clip, rates)
     assert_close(module.model, weights)
@@ -154,12 +163,12 @@ class Weights(L.Callback):
 
 @pytest.mark.parametrize("accumulate", [1, 2])
 def test_an_infinite_gradient_costs_one_update(
-    text: ParallelText, tokenizer: Tokenizer, accumulate: int
+    fit: Fit, tokenizer: Tokenizer, accumulate: int
 ) -> None:
     module = TranslationModule(network(tokenizer), Training(ema=0.5), 1, Budget(UPDATES, None))
     spoil(module, {4, 5, 8})
     weights = Weights()
-    fit(module, text, accumulate_grad_batches=accumulate, callbacks=[weights])
+    fit(module, weights, accumulate_grad_batches=accumulate)
     for seen in (weights.model, weights.best):
         after = seen[accumulate - 1 :: accumulate]
         assert len(after) == UPDATES
@@ -169,10 +178,10 @@ def test_an_infinite_gradient_costs_one_update(
     assert (module.skipped, module.skipped_in_a_row) == (3, 0)
 
 
-def test_many_infinite_gradients_end_the_run(text: ParallelText, tokenizer: Tokenizer) -> None:
+def test_many_infinite_gradients_end_the_run(fit: Fit, tokenizer: Tokenizer) -> None:
     module = TranslationModule(
         network(tokenizer), Training(max_skipped=3), 1, Budget(UPDATES, None)
     )
     spoil(module, set(range(2, UPDATES)))
     with pytest.raises(MTError, match=r"diverged: 4 updates in a row .*learning_rate"):
-        fit(module, text)
+        fit(module)
