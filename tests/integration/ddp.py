@@ -24,6 +24,7 @@ from mt.options import parse_train
 from mt.tokenizer import PAD, Tokenizers, train_tokenizer
 from mt.training.datamodule import DataModule, ParallelText
 from mt.training.module import Budget, TranslationModule
+from mt.training.trainer import make_trainer
 from mt.training.validation import across_devices
 
 
@@ -70,17 +71,8 @@ def main() -> None:
     updates = recipe.trainer["max_steps"]
     module = TranslationModule(model, recipe.training, recipe.seed, Budget(updates, None))
     recorder = Recorder()
-    passed = ("accelerator", "devices", "strategy", "precision", "accumulate_grad_batches")
-    trainer = L.Trainer(
-        **{name: recipe.trainer[name] for name in passed if name in recipe.trainer},
-        max_epochs=1,
-        callbacks=[recorder],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        use_distributed_sampler=False,
-    )
+    trainer = make_trainer(recipe, folder)
+    trainer.callbacks = [*trainer.callbacks, recorder]
     trainer.fit(module, datamodule=DataModule(text, recipe.seed, updates))
     translator = Translator.load(bundle)
     translations = across_devices(list(read_lines(lines)), translator.translate)

@@ -62,7 +62,7 @@ def record(mt: Command, run: Run, project: Path, tmp_path_factory: pytest.TempPa
             cwd=project,
         )
         assert done.status == 0, done.err
-        parts = [torch.load(path) for path in sorted(folder.iterdir())]
+        parts = [torch.load(path) for path in sorted(folder.glob("*.pt"))]
         losses, sentences = defaultdict(float), defaultdict(list)
         for part in parts:
             for update, loss, update_tokens, numbers in part["batches"]:
