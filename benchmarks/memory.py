@@ -77,19 +77,16 @@ def measure(folder: Path, pairs: int) -> None:
     corpus = load_corpus(Corpus(source="xx", target="yy", files=str(folder)))
     row("corpus: read, split, cleaned")
     spec = TokenizerSpec(vocab_size=8000, max_sentences=200_000)
-    texts = corpus.train
 
     def sentences() -> Iterator[str]:
-        for rows in texts.iter(batch_size=10_000):
-            yield from rows["source"]
-            yield from rows["target"]
+        for sources, targets in corpus.batches():
+            yield from sources
+            yield from targets
 
     tokenizer = train_tokenizer(spec, sentences)
     row("tokenizer, on 200,000 sentences")
-    batching = Batching(tokens=1200)
-    text = ParallelText(
-        texts["source"], texts["target"], Tokenizers(tokenizer, tokenizer), spec, batching
-    )
+    batching = Batching(tokens=1200, subword_sampling=0.1)
+    text = ParallelText(corpus.batches(), Tokenizers(tokenizer, tokenizer), spec, batching)
     row("tokenized")
     text.plan(batching.tokens, 1, 0)
     row("an epoch planned")

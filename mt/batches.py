@@ -51,23 +51,29 @@ class Batch(NamedTuple):
 class Sentences:
     """Token ids of many sentences in one flat array: a few bytes a token, nothing else."""
 
-    def __init__(self, encoded: Iterable[Sequence[int]], vocabulary: int):
+    def __init__(self, vocabulary: int):
         # These grow in place: no second copy is ever held.
-        lengths, flat = array("i"), array("H" if vocabulary <= 1 << 16 else "i")
+        self._flat = array("H" if vocabulary <= 1 << 16 else "i")
+        self._lengths, self._ends = array("i"), array("q")
+
+    def extend(self, encoded: Iterable[Sequence[int]]) -> None:
+        """Append sentences, each its token ids without special tokens."""
         for row in encoded:
-            lengths.append(len(row))
-            flat.extend(row)
-        self.lengths: npt.NDArray[np.int32] = np.asarray(lengths)
-        """`(n,)` tokens of each sentence, without special tokens."""
-        self._flat: Ints = np.asarray(flat)
-        self._ends = np.cumsum(self.lengths, dtype=np.int64)
+            self._flat.extend(row)
+            self._lengths.append(len(row))
+            self._ends.append(len(self._flat))
+
+    @property
+    def lengths(self) -> npt.NDArray[np.int32]:
+        """`(n,)` tokens of each sentence: a view, to be gone before the next `extend`."""
+        return np.asarray(self._lengths)
 
     def __len__(self) -> int:
-        return len(self.lengths)
+        return len(self._lengths)
 
-    def __getitem__(self, number: int) -> Ints:
+    def __getitem__(self, number: int) -> Sequence[int]:
         end = self._ends[number]
-        return self._flat[end - self.lengths[number] : end]
+        return self._flat[end - self._lengths[number] : end]
 
 
 def plan_updates(
@@ -113,8 +119,8 @@ def share(update: Ints, parts: int, part: int) -> Ints:
 
 
 def collate(
-    sources: Sequence[Sequence[int] | Ints],
-    targets: Sequence[Sequence[int] | Ints],
+    sources: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]],
     ids: Sequence[int] | Ints,
 ) -> Batch:
     """Lay sentences out as tensors.

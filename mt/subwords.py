@@ -10,6 +10,7 @@ import math
 import random
 import re
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from mt.recipe import TokenizerSpec
 from mt.tokenizer import UNK, Tokenizer
@@ -33,54 +34,53 @@ class SubwordSampler:
 
     def __init__(self, tokenizer: Tokenizer, spec: TokenizerSpec, strength: float):
         processor = tokenizer.processor
-        self._normalize = processor.normalize
         self._strength = strength
         self._ids: dict[str, int] = {}
         self._scores: dict[str, float] = {}
         self._bytes: dict[int, int] = {}
+        self._spelling: list[bytes] = []
         symbols = {s.replace(" ", _SPACE) for s in (*spec.user_symbols, *tokenizer.symbols)}
+        self._whole = {UNK, *map(processor.piece_to_id, symbols)}
         for number in range(len(tokenizer)):
             piece = processor.id_to_piece(number)
             if processor.is_byte(number):
-                self._bytes[int(piece[1:-1], 16)] = number
-            elif not (processor.is_control(number) or processor.is_unknown(number)):
+                byte = int(piece[1:-1], 16)
+                self._bytes[byte] = number
+                self._spelling.append(bytes([byte]))
+                continue
+            self._spelling.append(piece.encode())
+            if not (processor.is_control(number) or number in self._whole):
                 self._ids[piece] = number
-                if piece not in symbols:
-                    self._scores[piece] = processor.get_score(number)
+                self._scores[piece] = processor.get_score(number)
         self._unknown = min(self._scores.values(), default=0.0) - 10  # SentencePiece's penalty
         self._longest = max(map(len, self._scores), default=1)
-        # The longest symbol wins, as in SentencePiece.
-        alternatives = "|".join(map(re.escape, sorted(symbols, key=len, reverse=True)))
-        self._symbols = re.compile(f"({alternatives})") if symbols else None
         self._words = re.compile(f"{_SPACE}*[^{_SPACE}]*")
         self._split: Callable[[str, random.Random], list[str]] = (
             self._merge if spec.kind == "bpe" else self._draw
         )
 
-    def sample(self, texts: Sequence[str], seed: int) -> list[list[int]]:
-        """Segment each text; no special tokens are added."""
-        generator = random.Random(seed)
-        return [self._sentence(text, generator) for text in texts]
+    def sample(self, sentences: Sequence[Sequence[int]], seed: int) -> list[list[int]]:
+        """Segment sentences anew, each given by its tokens in any segmentation.
 
-    def _sentence(self, text: str, generator: random.Random) -> list[int]:
-        ids: list[int] = []
-        parts = [self._normalize(text)]
-        if self._symbols is not None:
-            parts = self._symbols.split(parts[0])
-        for place, part in enumerate(parts):
-            if place % 2:  # a user symbol, always one token
-                ids.append(self._ids[part])
+        Symbols and unknown characters are always one token; no special tokens are added.
+        """
+        generator = random.Random(seed)
+        return [self._sentence(ids, generator) for ids in sentences]
+
+    def _sentence(self, ids: Sequence[int], generator: random.Random) -> list[int]:
+        found: list[int] = []
+        for whole, run in groupby(ids, self._whole.__contains__):
+            if whole:
+                found.extend(run)
                 continue
-            for word in self._words.findall(part):
+            text = b"".join(self._spelling[number] for number in run).decode()
+            for word in self._words.findall(text):
                 for piece in self._split(word, generator) if word else ():
-                    number = self._ids.get(piece)
-                    if number is not None:
-                        ids.append(number)
-                    elif self._bytes:
-                        ids.extend(self._bytes[byte] for byte in piece.encode())
-                    elif not ids or ids[-1] != UNK:  # a run of unknown characters is one token
-                        ids.append(UNK)
-        return ids
+                    if piece in self._ids:
+                        found.append(self._ids[piece])
+                    else:
+                        found.extend(self._bytes[byte] for byte in piece.encode())
+        return found
 
     def _merge(self, word: str, generator: random.Random) -> list[str]:
         scores, drop, draw = self._scores, self._strength, generator.random

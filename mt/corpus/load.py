@@ -39,6 +39,7 @@ from mt.recipe import Corpus
 if TYPE_CHECKING:
     import datasets
 
+_TRAIN = "train.arrow"
 _FORMAT = 2  # of the cached corpus: raise it when the same input would give another result
 _WORD64 = np.dtype(">u8")
 
@@ -57,8 +58,20 @@ class ParallelCorpus(NamedTuple):
     """What each rule dropped from the training text, in order."""
     origin: list[str]
     """A line for each source: name, licence, languages and pairs."""
-    digest: str
-    """Hash of the text and of the options that made this corpus of it."""
+    folder: Path
+    """Where it lies in the cache, under a hash of the text and of the options that made it."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of the text and of the options that made this corpus of it."""
+        return self.folder.name
+
+    def batches(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Read the training text through, a batch of sources and their targets at a time.
+
+        The pages of a mapped file, which `train` is, stay in memory once they have been read.
+        """
+        return read_batches(self.folder / _TRAIN)
 
 
 def load_corpus(corpus: Corpus) -> ParallelCorpus:
@@ -121,12 +134,12 @@ def _open(corpus: Corpus, folder: Path) -> ParallelCorpus:
         return ParallelCorpus(
             corpus.source,
             corpus.target,
-            open_pairs(folder / "train.arrow"),
+            open_pairs(folder / _TRAIN),
             open_pairs(folder / "valid.arrow"),
             {name: open_pairs(folder / f"{name}.arrow") for name in report["tests"]},
             [RuleCount(*row) for row in report["cleaning"]],
             report["origin"],
-            folder.name,
+            folder,
         )
 
 
@@ -317,7 +330,7 @@ class _Builder:
         near = [HeldOut(side) for side in _sides(held_out)] if self._rule == "near" else []
         copies = _copies(keys, [origin.weight for origin in self._origins])
         kept = 0
-        with PairWriter(self._folder / "train.arrow") as writer:
+        with PairWriter(self._folder / _TRAIN) as writer:
             for first, sources, targets in self._staged():
                 pairs: list[Pair] = []
                 for row in (np.flatnonzero(keep[first : first + len(sources)])).tolist():

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
 
 import lightning as L
 import numpy as np
@@ -14,15 +14,7 @@ from mt.batches import Batch, Ints, Sentences, collate, plan_updates, share
 from mt.placeholders import find, mask
 from mt.recipe import Batching, TokenizerSpec
 from mt.subwords import SubwordSampler
-from mt.tokenizer import PAD, Tokenizer, Tokenizers
-
-
-class Texts(Protocol):
-    """Raw sentences by number, such as a column of an Arrow table."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, numbers: list[int]) -> Sequence[str]: ...
+from mt.tokenizer import PAD, Tokenizers
 
 
 class TrainingBatch(NamedTuple):
@@ -46,11 +38,10 @@ class Share(NamedTuple):
 
 
 class ParallelText:
-    """The training text: raw and tokenized in the best way.
+    """The training text as tokens, in the best segmentation.
 
     Args:
-        sources: Raw source sentences.
-        targets: Raw target sentences, line by line their translations.
+        batches: Raw source sentences and, line by line, their translations, a batch at a time.
         tokenizers: Their tokenizers.
         spec: How the tokenizers were trained.
         batching: Pairs with a side over its `max_length` tokens are left out.
@@ -58,21 +49,26 @@ class ParallelText:
 
     def __init__(
         self,
-        sources: Texts,
-        targets: Texts,
+        batches: Iterable[tuple[Sequence[str], Sequence[str]]],
         tokenizers: Tokenizers,
         spec: TokenizerSpec,
         batching: Batching,
     ):
-        self.texts = sources, targets
-        self.symbols = tokenizers.symbols
         strength = batching.subword_sampling
         self.samplers = [
             SubwordSampler(tokenizer, spec, strength) for tokenizer in tokenizers if strength > 0
         ]
         self.batching = batching
-        self.sources = Sentences(self._encode(0, tokenizers.source), len(tokenizers.source))
-        self.targets = Sentences(self._encode(1, tokenizers.target), len(tokenizers.target))
+        self.sources, self.targets = (Sentences(len(tokenizer)) for tokenizer in tokenizers)
+        symbols = tokenizers.symbols
+        for sources, targets in batches:
+            held = [find(source, symbols) for source in sources]
+            sources, targets = (
+                [mask(text, symbols, row) for text, row in zip(side, held, strict=True)]
+                for side in (sources, targets)
+            )
+            self.sources.extend(tokenizers.source.encode(sources))
+            self.targets.extend(tokenizers.target.encode(targets))
         longest = np.maximum(self.sources.lengths, self.targets.lengths)
         self.kept = np.flatnonzero(longest <= batching.max_length)
         """Numbers of the pairs that are trained on."""
@@ -104,42 +100,20 @@ class ParallelText:
         filler = len(rows) == 0
         if filler:
             rows = update[:1]
+        sources: Sequence[Sequence[int]] = [self.sources[number] for number in rows]
+        targets: Sequence[Sequence[int]] = [self.targets[number] for number in rows]
         if self.samplers:
-            numbers = rows.tolist()
-            state = np.random.SeedSequence(seed).generate_state(2)
+            words = np.random.SeedSequence(seed).generate_state(2).tolist()
             sources, targets = (
-                sampler.sample(texts, int(word))
-                for sampler, texts, word in zip(
-                    self.samplers, self._masked(numbers), state, strict=True
+                sampler.sample(side, word)
+                for sampler, side, word in zip(
+                    self.samplers, (sources, targets), words, strict=True
                 )
             )
-            batch = collate(sources, targets, rows)
-        else:
-            batch = collate(
-                [self.sources[number] for number in rows],
-                [self.targets[number] for number in rows],
-                rows,
-            )
+        batch = collate(sources, targets, rows)
         if filler:
             batch = batch._replace(target_out=torch.full_like(batch.target_out, PAD))
         return TrainingBatch(batch, tokens)
-
-    def _encode(self, side: int, tokenizer: Tokenizer) -> Iterator[list[int]]:
-        total = len(self.texts[0])
-        for start in range(0, total, 10_000):
-            numbers = list(range(start, min(start + 10_000, total)))
-            yield from tokenizer.encode(self._masked(numbers)[side])
-
-    def _masked(self, numbers: list[int]) -> tuple[Sequence[str], Sequence[str]]:
-        """Read pairs, with their placeholders masked."""
-        sources, targets = (texts[numbers] for texts in self.texts)
-        if not self.symbols:
-            return sources, targets
-        held = [find(source, self.symbols) for source in sources]
-        return (
-            [mask(text, self.symbols, row) for text, row in zip(sources, held, strict=True)],
-            [mask(text, self.symbols, row) for text, row in zip(targets, held, strict=True)],
-        )
 
 
 class BatchStream(IterableDataset[TrainingBatch]):

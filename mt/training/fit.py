@@ -70,13 +70,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         _log.info("chosen     %s", reason)
     tokenizers = _tokenizers(recipe, corpus)
     _log.info("tokenizer  %s", " + ".join(f"{len(t):,} tokens" for t in dict.fromkeys(tokenizers)))
-    text = ParallelText(
-        corpus.train["source"],
-        corpus.train["target"],
-        tokenizers,
-        recipe.tokenizer,
-        recipe.batches,
-    )
+    text = ParallelText(corpus.batches(), tokenizers, recipe.tokenizer, recipe.batches)
     if len(text.kept) == 0:
         raise MTError("batches.max_length: every training pair is longer; raise it")
     described = environment(recipe.seed, corpus.digest)
@@ -99,12 +93,12 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
 
 
 def _both_sides(corpus: ParallelCorpus) -> Iterator[str]:
-    return chain(_column(corpus, "source"), _column(corpus, "target"))
+    return chain(_side(corpus, 0), _side(corpus, 1))
 
 
-def _column(corpus: ParallelCorpus, name: str) -> Iterator[str]:
-    for rows in corpus.train.select_columns([name]).iter(batch_size=10_000):
-        yield from rows[name]
+def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
+    for batch in corpus.batches():
+        yield from batch[side]
 
 
 def _tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
@@ -113,8 +107,8 @@ def _tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
         joint = train_tokenizer(spec, lambda: _both_sides(corpus))
         return Tokenizers(joint, joint)
     return Tokenizers(
-        train_tokenizer(spec, lambda: _column(corpus, "source")),
-        train_tokenizer(spec, lambda: _column(corpus, "target")),
+        train_tokenizer(spec, lambda: _side(corpus, 0)),
+        train_tokenizer(spec, lambda: _side(corpus, 1)),
     )
 
 

@@ -62,10 +62,11 @@ def main() -> None:
     folder, bundle, lines = map(Path, sys.argv[1:4])
     recipe = parse_train(sys.argv[4:]).recipe
     corpus = load_corpus(recipe.corpus)
-    columns = corpus.train["source"], corpus.train["target"]
-    tokenizer = train_tokenizer(recipe.tokenizer, lambda: [*columns[0], *columns[1]])
+    tokenizer = train_tokenizer(
+        recipe.tokenizer, lambda: [*corpus.train["source"], *corpus.train["target"]]
+    )
     tokenizers = Tokenizers(tokenizer, tokenizer)
-    text = ParallelText(*columns, tokenizers, recipe.tokenizer, recipe.batches)
+    text = ParallelText(corpus.batches(), tokenizers, recipe.tokenizer, recipe.batches)
     torch.manual_seed(recipe.seed)
     model = Seq2Seq(recipe.model, len(tokenizer), len(tokenizer))
     updates = recipe.trainer["max_steps"]

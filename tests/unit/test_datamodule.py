@@ -19,22 +19,12 @@ from mt.training.datamodule import BatchStream, ParallelText, Share, TrainingBat
 ONE = Share(devices=1, rank=0, accumulate=1)
 
 
-class Column(list[str]):
-    """A column of texts that is read by lists of numbers, as an Arrow table's is."""
-
-    def __getitem__(self, numbers: Any) -> Any:
-        if isinstance(numbers, list):
-            return [list.__getitem__(self, number) for number in numbers]
-        return list.__getitem__(self, numbers)
-
-
 def parallel(
     tokenizer: Tokenizer, words: list[str], count: int = 150, **batching: Any
 ) -> ParallelText:
     options: dict[str, Any] = {"tokens": 120, **batching}
     return ParallelText(
-        Column(words[:count]),
-        Column([text[::-1] for text in words[:count]]),
+        [(words[:count], [text[::-1] for text in words[:count]])],
         Tokenizers(tokenizer, tokenizer),
         TokenizerSpec(vocab_size=300),
         Batching(**options),
@@ -152,10 +142,9 @@ def test_sampling_is_new_in_each_epoch_and_each_part(
 
 def test_the_two_sides_are_sampled_apart(tokenizer: Tokenizer, words: list[str]) -> None:
     """Else the network could learn to tell one segmentation from the other."""
-    same = Column([words[0]])
+    same = [words[0]]
     text = ParallelText(
-        same,
-        same,
+        [(same, same)],
         Tokenizers(tokenizer, tokenizer),
         TokenizerSpec(vocab_size=300),
         Batching(tokens=120, subword_sampling=0.5),

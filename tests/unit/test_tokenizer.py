@@ -204,8 +204,14 @@ def test_nfkc_and_identity_differ(tokenizer: Tokenizer, identity: Tokenizer) -> 
 
 
 def test_without_byte_fallback_unknown_characters_are_unknown(letters: Tokenizer) -> None:
-    (ids,) = letters.encode(["a漢b"])
-    assert ids.count(UNK) == 1
+    best = letters.encode(["a漢b", "漢字", "ab 漢cd"])
+    assert [ids.count(UNK) for ids in best] == [1, 1, 1]
+    sampled = SubwordSampler(letters, TokenizerSpec(byte_fallback=False), 1.0).sample(best, 1)
+    assert [letters.pieces(ids) for ids in sampled] == [
+        ["▁", "a", "<unk>", "b"],
+        ["▁", "<unk>"],
+        ["▁", "a", "b", "▁", "<unk>", "c", "d"],
+    ]
 
 
 @pytest.mark.parametrize(("coverage", "unknown"), [(0.99, 1), (1.0, 0)])
@@ -223,7 +229,8 @@ def test_user_symbols_stay_one_token(trained: Tokenizer, spec: TokenizerSpec) ->
     for symbol in SYMBOLS:
         number = trained.processor.piece_to_id(symbol)
         for text in (symbol, f"abc{symbol}def", f"abc {symbol} def", f"{symbol}{symbol}"):
-            for ids in (trained.encode([text])[0], sampler.sample([text], 1)[0]):
+            best = trained.encode([text])
+            for (ids,) in (best, sampler.sample(best, 1)):
                 assert ids.count(number) == text.count(symbol)
                 assert trained.decode([ids]) == [text]
 
@@ -260,18 +267,21 @@ def test_a_sample_spells_the_same_text(
 ) -> None:
     (best,) = trained.encode([text])
     for strength in (0.1, 0.9):
-        (sampled,) = SubwordSampler(trained, spec, strength).sample([text], seed)
+        sampler = SubwordSampler(trained, spec, strength)
+        (sampled,) = sampler.sample([best], seed)
         assert trained.decode([sampled]) == trained.decode([best])
+        assert sampler.sample([sampled], seed) == [sampled]  # whatever it is drawn from
 
 
 def test_sampling_is_a_function_of_its_seed(
     trained: Tokenizer, spec: TokenizerSpec, words: list[str]
 ) -> None:
     sampler = SubwordSampler(trained, spec, 0.3)
-    first = sampler.sample(words, 5)
-    assert first == sampler.sample(words, 5) == SubwordSampler(trained, spec, 0.3).sample(words, 5)
-    assert first != sampler.sample(words, 6)
-    assert first != trained.encode(words)
+    best = trained.encode(words)
+    first = sampler.sample(best, 5)
+    assert first == sampler.sample(best, 5) == SubwordSampler(trained, spec, 0.3).sample(best, 5)
+    assert first != sampler.sample(best, 6)
+    assert first != best
 
 
 def test_sampling_is_the_same_in_every_process(
@@ -279,19 +289,20 @@ def test_sampling_is_the_same_in_every_process(
 ) -> None:
     file = tmp_path / "tokenizer.model"
     file.write_bytes(trained.model)
+    best = trained.encode(words[:20])
     code = f"""
 from pathlib import Path
 from mt.recipe import TokenizerSpec
 from mt.subwords import SubwordSampler
 from mt.tokenizer import Tokenizer
 tokenizer = Tokenizer(Path({str(file)!r}).read_bytes())
-print(SubwordSampler(tokenizer, {spec!r}, 0.3).sample({words[:20]!r}, 5))
+print(SubwordSampler(tokenizer, {spec!r}, 0.3).sample({best!r}, 5))
 """
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
-    assert result.stdout.strip() == str(SubwordSampler(trained, spec, 0.3).sample(words[:20], 5))
+    assert result.stdout.strip() == str(SubwordSampler(trained, spec, 0.3).sample(best, 5))
 
 
 def test_bpe_without_dropout_is_the_best_segmentation(
@@ -299,12 +310,13 @@ def test_bpe_without_dropout_is_the_best_segmentation(
 ) -> None:
     sampler = SubwordSampler(tokenizer, TokenizerSpec(vocab_size=300), 0.0)
     texts = [*words, "ｅﬁ① ab漢字", "  spaces   between ", ""]
-    assert sampler.sample(texts, 1) == tokenizer.encode(texts)
+    best = tokenizer.encode(texts)
+    assert sampler.sample(best, 1) == best
 
 
 def test_bpe_with_certain_dropout_spells_letters(tokenizer: Tokenizer) -> None:
     sampler = SubwordSampler(tokenizer, TokenizerSpec(vocab_size=300), 1.0)
-    assert tokenizer.pieces(sampler.sample(["abc de"], 1)[0]) == list("▁abc▁de")
+    assert tokenizer.pieces(sampler.sample(tokenizer.encode(["abc de"]), 1)[0]) == list("▁abc▁de")
 
 
 def merges_by_hand(
@@ -365,7 +377,7 @@ def test_samples_follow_the_exact_distribution(kind: str, strength: float) -> No
     expected = exact_distribution(tokenizer, kind, "▁" + word, strength)
     assert len(expected) >= 4
     draws = 4000
-    sampled = SubwordSampler(tokenizer, spec, strength).sample([word] * draws, 3)
+    sampled = SubwordSampler(tokenizer, spec, strength).sample(tokenizer.encode([word] * draws), 3)
     counts = Counter(tuple(tokenizer.pieces(ids)) for ids in sampled)
     assert set(counts) <= set(expected)
     for path, probability in expected.items():
