@@ -52,7 +52,7 @@ $(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE
 	  exit $$status
 
 test: $(VENV)/.ready  ## the whole suite
-	$(VENV)/bin/python -m pytest
+	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
 translate: $(VENV)/.ready  ## translate lines from standard input
 	@test -d $(RUN)/bundle || { echo "no translator in $(RUN); run \`make train\` first" >&2; exit 1; }
