@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+Cell = Literal[
+    "elman-tanh", "elman-sigmoid", "elman-relu", "gru", "lstm", "layer-norm-lstm", "ssru"
+]
+
 
 @dataclass(frozen=True)
 class Architecture:
@@ -16,50 +20,129 @@ class Architecture:
     embedding_size: int = 256
     """Units of a token embedding."""
     hidden_size: int = 384
-    """Units of each LSTM layer and direction."""
+    """Units of each recurrent layer and direction."""
     encoder_layers: int = 1
-    """Bidirectional LSTM layers of the encoder."""
+    """Recurrent layers of the encoder."""
     decoder_layers: int = 1
-    """LSTM layers of the decoder."""
-    wiring: Literal["parallel", "input-feeding"] = "parallel"
+    """Recurrent layers of the decoder."""
+    encoder_cell: Cell = "lstm"
+    """What a step of the encoder's layers computes: Elman's network with one of three activations,
+    `gru`, `lstm`, `layer-norm-lstm` (each gate normalised, as in RNMT+, arXiv:1804.09849) or
+    `ssru` (no matrix on the state, Kim et al. 2019)."""
+    decoder_cell: Cell = "lstm"
+    """The same for the decoder's layers."""
+    bidirectional: bool = True
+    """Let the encoder's layers read each sentence in both directions."""
+    encoder_transition_depth: int = 1
+    """Cells in a row at each step of an encoder layer; more than one make deep transitions
+    (BiDeep, arXiv:1707.07631), which run step by step."""
+    decoder_transition_depth: int = 1
+    """The same for the decoder; in the conditional wiring, cells after the attention of the bottom
+    layer."""
+    wiring: Literal["parallel", "input-feeding", "conditional"] = "parallel"
     """How the decoder uses attention. `parallel`: the bottom layer asks, the context goes to the
     layers above and to the output (GNMT, arXiv:1609.08144), so training runs whole sequences at
     once. `input-feeding`: the last attentional vector joins the next input (Luong et al.,
-    arXiv:1508.04025), which forces one step at a time."""
-    attention: Literal["dot", "general", "additive", "multi-head"] = "dot"
-    """How a query is compared with the encoder's states: `dot` (of the two projected to
-    `hidden_size`), `general` (a bilinear form), `additive` (Bahdanau et al., arXiv:1409.0473) or
-    `multi-head` scaled dot product (Vaswani et al., arXiv:1706.03762)."""
+    arXiv:1508.04025). `conditional`: the bottom layer has two cells a step; the first one's state
+    asks, and the context is the second one's input (Nematus, arXiv:1703.04357). The latter two
+    force one step at a time."""
+    attention: Literal[
+        "none",
+        "dot",
+        "scaled-dot",
+        "general",
+        "additive",
+        "normalized-additive",
+        "location-aware",
+        "multi-head",
+        "multi-head-additive",
+    ] = "dot"
+    """How a query is compared with the encoder's states: `none` (no attention at all), `dot` (of
+    the two projected to `hidden_size`), `scaled-dot` (over the root of `hidden_size`), `general` (a
+    bilinear form, arXiv:1508.04025), `additive` (Bahdanau et al., arXiv:1409.0473),
+    `normalized-additive` (its energy normalised, arXiv:1602.07868), `location-aware` (additive,
+    with filters over the last weights, arXiv:1506.07503), `multi-head` scaled dot product (Vaswani
+    et al., arXiv:1706.03762) or `multi-head-additive` (RNMT+, arXiv:1804.09849)."""
     attention_heads: int = 4
     """Heads of multi-head attention; divides `hidden_size`."""
+    coverage: bool = False
+    """Let attention see how much each source token has been attended to already (Tu et al.,
+    arXiv:1601.04811); needs a wiring that goes step by step."""
     tie_embeddings: Literal["none", "two-way", "three-way"] = "three-way"
     """Share the embedding matrix: `two-way` between decoder input and output (Press & Wolf,
     arXiv:1608.05859), `three-way` with the encoder too (needs a joint vocabulary)."""
-    residual: bool = True
-    """Add each LSTM layer's input to its output, from the second layer on."""
-    bridge: Literal["zero", "learned"] = "learned"
-    """First decoder state: `zero`, or a `learned` tanh layer over the encoder's final states."""
+    residual_from: int = 2
+    """The first layer of encoder and decoder, counted from 1, whose input is added to its output; 0
+    adds none."""
+    bridge: Literal["zero", "last", "mean", "learned"] = "learned"
+    """First decoder state: `zero`, the encoder's `last` state (its directions averaged), a tanh
+    layer over the `mean` of the encoder's states, or a `learned` one over its last states."""
     embedding_dropout: float = 0.2
     """Probability of dropping a unit of a token embedding (source and target)."""
     layer_dropout: float = 0.3
-    """Probability of dropping a unit between LSTM layers."""
+    """Probability of dropping a unit between recurrent layers."""
     context_dropout: float = 0.0
     """Probability of dropping a unit of the attention context."""
     output_dropout: float = 0.3
     """Probability of dropping a unit of the top decoder state and the context, on their way to the
     output layer."""
+    locked_dropout: bool = False
+    """Drop the same units at every position of a sentence (variational dropout, Gal & Ghahramani,
+    arXiv:1512.05287)."""
     word_dropout: float = 0.0
     """Probability of blanking a whole input token (its embedding becomes zero), source and
     target (Gal & Ghahramani, arXiv:1512.05287)."""
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name.endswith(("_size", "_layers", "_heads")) and value < 1:
+            if name.endswith(("_size", "_layers", "_heads", "_depth")) and value < 1:
                 raise ValueError(f"model.{name}: must be at least 1, not {value}")
             if name.endswith("_dropout") and not 0 <= value <= 1:
                 raise ValueError(f"model.{name}: must be from 0 to 1, not {value}")
-        if self.attention == "multi-head" and self.hidden_size % self.attention_heads:
+        if self.residual_from < 0 or self.residual_from == 1:
+            raise ValueError(
+                f"model.residual_from: must be 0 or at least 2, not {self.residual_from}: the "
+                "first layer's input and output are not alike"
+            )
+        if self.attention.startswith("multi-head") and self.hidden_size % self.attention_heads:
             raise ValueError(
                 f"model.attention_heads: {self.attention_heads} does not divide "
                 f"model.hidden_size {self.hidden_size}; choose one that does"
             )
+        if self.attention == "none":
+            if self.wiring != "parallel":
+                raise ValueError(
+                    f"model.wiring: {self.wiring} needs attention, and model.attention is none; "
+                    "choose model.wiring: parallel or an attention"
+                )
+            if self.bridge == "zero":
+                raise ValueError(
+                    "model.bridge: zero and model.attention: none leave the decoder nothing of the "
+                    "source; choose another model.bridge or an attention"
+                )
+            if self.coverage:
+                raise ValueError(
+                    "model.coverage: true needs attention, and model.attention is none; choose an "
+                    "attention or model.coverage: false"
+                )
+        if self.wiring == "parallel":
+            for option, chosen in (
+                ("model.coverage: true", self.coverage),
+                ("model.attention: location-aware", self.attention == "location-aware"),
+            ):
+                if chosen:
+                    raise ValueError(
+                        f"{option} looks back at each step, which model.wiring: parallel cannot; "
+                        "choose model.wiring: input-feeding or conditional"
+                    )
+        if self.bridge == "last" and _states(self.encoder_cell) != _states(self.decoder_cell):
+            raise ValueError(
+                f"model.bridge: last cannot carry the state of model.encoder_cell: "
+                f"{self.encoder_cell} over to model.decoder_cell: {self.decoder_cell}; choose "
+                "another model.bridge"
+            )
+
+
+def _states(cell: str) -> int:
+    """Tensors of the cell's state: an LSTM's memory stands beside its output."""
+    return 2 if cell.endswith("lstm") else 1

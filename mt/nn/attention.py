@@ -1,6 +1,6 @@
 """Attention: how a decoder state looks at the encoder's memory.
 
-Every kind turns queries `(B, T, H)` and a memory `(B, S, H)` into contexts `(B, T, H)` and weights
+Every kind turns queries `(B, T, H)` and a memory `(B, S, H)` into contexts `(B, T, C)` and weights
 `(B, T, S)`; whatever depends on the memory alone is computed once a sentence, as its keys.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -19,27 +20,71 @@ _CHUNK_ELEMENTS = 1 << 22
 
 
 class Attention(nn.Module, ABC):
-    """Any kind of attention."""
+    """Any kind of attention.
+
+    Some kinds also look at where attention was in the steps before: its `past`, `(N, S, P)`, a
+    vector for each source token of each of N rows. These work one step at a time.
+    """
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.context_size = architecture.hidden_size
+        """C: units of a context."""
+        self.coverage = (
+            nn.Linear(1, architecture.hidden_size, bias=False) if architecture.coverage else None
+        )
+        """Lets scores depend on the sum of the weights that a token has had (Tu et al.,
+        arXiv:1601.04811; See et al., arXiv:1704.04368)."""
+
+    @property
+    def past_size(self) -> int:
+        """P: what is remembered of each source token."""
+        return 0 if self.coverage is None else 1
 
     def keys(self, memory: Tensor) -> Tensor:
         """What of the score depends on the memory alone: `(B, S, H)` to `(B, S, …)`."""
         return memory
 
+    def recall(self, keys: Tensor, past: Tensor) -> Tensor:
+        """Add to the keys of N rows, `(N, S, …)`, what their past `(N, S, P)` says."""
+        if self.coverage is None:
+            return keys
+        covered: Tensor = keys + self.coverage(past[..., :1])
+        return covered
+
+    def remember(self, past: Tensor, weights: Tensor) -> Tensor:
+        """Add the weights of a step, `(N, S)`, to the past `(N, S, P)`."""
+        return past if self.coverage is None else past + weights[..., None]
+
     @abstractmethod
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, source_pad: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """Attend.
 
         Args:
             query: `(B, T, H)`.
-            keys: `(B, S, H)`, from `keys(memory)`.
+            keys: `(B, S, …)`, from `keys(memory)`.
             memory: `(B, S, H)`.
             source_pad: `(B, S)`, True at padding, which gets weight 0.
 
         Returns:
-            The context `(B, T, H)` and the weights `(B, T, S)`, which sum to one over S.
+            The context `(B, T, C)` and the weights `(B, T, S)`, which sum to one over S.
         """
+
+
+class NoAttention(Attention):
+    """A plain encoder-decoder, which has the encoder's last state to go by (arXiv:1409.3215)."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        self.context_size = 0
+
+    def forward(
+        self, query: Tensor, keys: Tensor, memory: Tensor, source_pad: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """See `Attention.forward`: the context is empty, and there are no weights."""
+        return query[..., :0], None
 
 
 class ScoredAttention(Attention):
@@ -51,7 +96,7 @@ class ScoredAttention(Attention):
 
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, source_pad: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """See `Attention.forward`."""
         scores = self.scores(query, keys)
         weights = scores.masked_fill(source_pad[:, None], -math.inf).softmax(dim=-1)
@@ -66,12 +111,21 @@ class DotAttention(ScoredAttention):
         return torch.bmm(query, keys.transpose(1, 2))
 
 
+class ScaledDotAttention(DotAttention):
+    """score = q · m / √H (Vaswani et al., arXiv:1706.03762)."""
+
+    def scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """See `ScoredAttention.scores`."""
+        return super().scores(query / math.sqrt(query.shape[-1]), keys)
+
+
 class GeneralAttention(DotAttention):
     """score = q · W m (Luong et al., arXiv:1508.04025)."""
 
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.project = nn.Linear(hidden_size, hidden_size, bias=False)
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        size = architecture.hidden_size
+        self.project = nn.Linear(size, size, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
         """See `Attention.keys`."""
@@ -80,13 +134,14 @@ class GeneralAttention(DotAttention):
 
 
 class AdditiveAttention(ScoredAttention):
-    """score = v · tanh(W q + U m) (Bahdanau et al., arXiv:1409.0473)."""
+    """score = v · tanh(W q + U m + b) (Bahdanau et al., arXiv:1409.0473)."""
 
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.query = nn.Linear(hidden_size, hidden_size, bias=False)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.energy = nn.Linear(hidden_size, 1, bias=False)
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        size = architecture.hidden_size
+        self.query = nn.Linear(size, size, bias=False)
+        self.key = nn.Linear(size, size)
+        self.energy = nn.Linear(size, 1, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
         """See `Attention.keys`."""
@@ -95,53 +150,140 @@ class AdditiveAttention(ScoredAttention):
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `ScoredAttention.scores`; built for a few time steps at once to bound the memory."""
-        steps = max(1, _CHUNK_ELEMENTS // max(1, keys.numel()))
-        return torch.cat(
-            [
-                self.energy(torch.tanh(chunk[:, :, None] + keys[:, None])).squeeze(-1)
-                for chunk in self.query(query).split(steps, dim=1)
-            ],
-            dim=1,
-        )
+        return _in_chunks(self._score, self.query(query), keys)
+
+    def _score(self, query: Tensor, keys: Tensor) -> Tensor:
+        scores: Tensor = self.energy(torch.tanh(query[:, :, None] + keys[:, None])).squeeze(-1)
+        return scores
+
+
+class NormalizedAdditiveAttention(AdditiveAttention):
+    """score = g v / ‖v‖ · tanh(W q + U m + b), with g of its own to learn.
+
+    The weight normalisation of Salimans & Kingma (arXiv:1602.07868) on Bahdanau's attention, as
+    GNMT's public implementations have it; g begins at 1 / √H.
+    """
+
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        self.gain = nn.Parameter(torch.tensor(architecture.hidden_size**-0.5))
+
+    def _score(self, query: Tensor, keys: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(self.energy.weight)
+        scores: Tensor = self.gain / length * super()._score(query, keys)
+        return scores
+
+
+class LocationAwareAttention(AdditiveAttention):
+    """score = v · tanh(W q + U m + V f + b), f = F ∗ the weights of the step before.
+
+    Filters over the neighbours of each source token see where attention was last (Chorowski et al.,
+    arXiv:1506.07503).
+    """
+
+    FILTERS = 10
+    WIDTH = 7  # source tokens, half of them on each side
+
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        self.filters = nn.Conv1d(1, self.FILTERS, self.WIDTH, padding="same", bias=False)
+        self.location = nn.Linear(self.FILTERS, architecture.hidden_size, bias=False)
+
+    @property
+    def past_size(self) -> int:
+        """See `Attention.past_size`: the weights of the step before come last."""
+        return super().past_size + 1
+
+    def recall(self, keys: Tensor, past: Tensor) -> Tensor:
+        """See `Attention.recall`."""
+        near = self.filters(past[..., -1][:, None]).transpose(1, 2)  # (N, S, filters)
+        located: Tensor = super().recall(keys, past) + self.location(near)
+        return located
+
+    def remember(self, past: Tensor, weights: Tensor) -> Tensor:
+        """See `Attention.remember`."""
+        return torch.cat((super().remember(past[..., :-1], weights), weights[..., None]), dim=-1)
 
 
 class MultiHeadAttention(Attention):
     """Scaled dot product in several subspaces at once (Vaswani et al., arXiv:1706.03762)."""
 
-    def __init__(self, hidden_size: int, heads: int):
-        super().__init__()
-        self.heads = heads
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
-        self.output = nn.Linear(hidden_size, hidden_size)
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        size = architecture.hidden_size
+        self.heads = architecture.attention_heads
+        self.query = nn.Linear(size, size)
+        self.key = nn.Linear(size, size)
+        self.value = nn.Linear(size, size)
+        self.output = nn.Linear(size, size)
 
     def keys(self, memory: Tensor) -> Tensor:
         """Keys and values of all heads side by side: `(B, S, 2H)`."""
         return torch.cat((self.key(memory), self.value(memory)), dim=-1)
 
+    def recall(self, keys: Tensor, past: Tensor) -> Tensor:
+        """See `Attention.recall`; values stay as they are."""
+        key, value = keys.chunk(2, dim=-1)
+        return torch.cat((super().recall(key, past), value), dim=-1)
+
     def forward(
         self, query: Tensor, keys: Tensor, memory: Tensor, source_pad: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor | None]:
         """See `Attention.forward`; the weights are the mean over heads."""
         key, value = keys.chunk(2, dim=-1)
         q, k, v = (self._split(x) for x in (self.query(query), key, value))
-        scores = q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])
-        weights = scores.masked_fill(source_pad[:, None, None], -math.inf).softmax(dim=-1)
+        scores = self._scores(q, k).masked_fill(source_pad[:, None, None], -math.inf)
+        weights = scores.softmax(dim=-1)
         context: Tensor = self.output((weights @ v).transpose(1, 2).flatten(2))
         return context, weights.mean(dim=1)
+
+    def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        """Compare `(B, heads, T, H / heads)` with `(B, heads, S, H / heads)`."""
+        return query @ keys.transpose(2, 3) / math.sqrt(query.shape[-1])
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(*x.shape[:2], self.heads, -1).transpose(1, 2)  # (B, heads, T, H / heads)
 
 
+class MultiHeadAdditiveAttention(MultiHeadAttention):
+    """Bahdanau's score in several subspaces at once (RNMT+, Chen et al., arXiv:1804.09849)."""
+
+    def __init__(self, architecture: Architecture):
+        super().__init__(architecture)
+        size = architecture.hidden_size // self.heads
+        self.energy = nn.Parameter(torch.empty(self.heads, 1, size))
+        nn.init.uniform_(self.energy, -(size**-0.5), size**-0.5)
+
+    def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
+        energy = self.energy.expand(len(query), -1, -1, -1).flatten(0, 1)  # (B * heads, 1, …)
+
+        def score(query: Tensor, keys: Tensor) -> Tensor:
+            return (torch.tanh(query[:, :, None] + keys[:, None]) * energy[:, :, None]).sum(-1)
+
+        scores = _in_chunks(score, query.flatten(0, 1), keys.flatten(0, 1))
+        return scores.view(len(query), self.heads, *scores.shape[1:])
+
+
+def _in_chunks(score: Callable[[Tensor, Tensor], Tensor], query: Tensor, keys: Tensor) -> Tensor:
+    """Score `(B, T, H)` against `(B, S, H)` a few time steps at once, to bound the memory."""
+    steps = max(1, _CHUNK_ELEMENTS // max(1, keys.numel()))
+    return torch.cat([score(chunk, keys) for chunk in torch.split(query, steps, dim=1)], dim=1)
+
+
+ATTENTIONS: dict[str, type[Attention]] = {
+    "none": NoAttention,
+    "dot": DotAttention,
+    "scaled-dot": ScaledDotAttention,
+    "general": GeneralAttention,
+    "additive": AdditiveAttention,
+    "normalized-additive": NormalizedAdditiveAttention,
+    "location-aware": LocationAwareAttention,
+    "multi-head": MultiHeadAttention,
+    "multi-head-additive": MultiHeadAdditiveAttention,
+}
+"""Every kind by its name in a recipe."""
+
+
 def make_attention(architecture: Architecture) -> Attention:
     """Build the attention that `architecture.attention` names."""
-    hidden_size = architecture.hidden_size
-    if architecture.attention == "dot":
-        return DotAttention()
-    if architecture.attention == "general":
-        return GeneralAttention(hidden_size)
-    if architecture.attention == "additive":
-        return AdditiveAttention(hidden_size)
-    return MultiHeadAttention(hidden_size, architecture.attention_heads)
+    return ATTENTIONS[architecture.attention](architecture)

@@ -9,9 +9,11 @@ from torch import Tensor, nn
 
 from mt.nn.architecture import Architecture
 from mt.nn.attention import make_attention
+from mt.nn.cells import CELLS, State
+from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Memory
-from mt.nn.recurrent import lstm_step
+from mt.nn.recurrent import RecurrentLayer, make_layer
 
 
 class DecoderState(NamedTuple):
@@ -20,12 +22,12 @@ class DecoderState(NamedTuple):
     K rows in a row, the hypotheses of one sentence, share that sentence's memory.
     """
 
-    hidden: Tensor
-    """`(N, L, H)`: hidden state of each layer."""
-    cell: Tensor
-    """`(N, L, H)`: cell state of each layer."""
+    layers: tuple[State, ...]
+    """The state of each layer, tensors `(N, H)`."""
     feed: Tensor
-    """`(N, F)`: last attentional vector of input feeding; F is 0 in the parallel wiring."""
+    """`(N, F)`: last attentional vector of input feeding; F is 0 in the other wirings."""
+    past: Tensor
+    """`(N, S, P)`: where attention was; P is 0 for attention that does not look back."""
     keys: Tensor
     """`(B, S, …)`: the attention's keys."""
     memory: Tensor
@@ -43,16 +45,16 @@ class DecoderState(NamedTuple):
         Returns:
             The state of the `B' * K'` rows.
         """
-        sentences, rows = self.memory.shape[0], self.hidden.shape[0]
+        sentences, rows = len(self.memory), len(self.feed)
         flat = index.reshape(-1)
         keys, memory, source_pad = self.keys, self.memory, self.source_pad
         if index.shape[0] != sentences:
             kept = index[:, 0] // (rows // sentences)
             keys, memory, source_pad = keys[kept], memory[kept], source_pad[kept]
         return DecoderState(
-            self.hidden.index_select(0, flat),
-            self.cell.index_select(0, flat),
+            tuple(tuple(t.index_select(0, flat) for t in state) for state in self.layers),
             self.feed.index_select(0, flat),
+            self.past.index_select(0, flat),
             keys,
             memory,
             source_pad,
@@ -64,70 +66,88 @@ class Step(NamedTuple):
 
     logits: Tensor
     """`(N, V)`: unnormalised log-probabilities of the next token."""
-    attention: Tensor
-    """`(N, S)`: attention weights, 0 at padding."""
+    attention: Tensor | None
+    """`(N, S)`: attention weights, 0 at padding; None where there is no attention."""
     state: DecoderState
     """The state after the step."""
 
 
-class Decoder(nn.Module):
-    """LSTM layers with attention, in the parallel wiring or with input feeding.
+class _Masks(NamedTuple):
+    """What locked dropout multiplies the vectors of N sentences by, at every position."""
 
-    Both end in an attentional vector a = W [h; context] + b of E units (Luong et al.,
+    layers: Tensor
+    """`(N, H)`."""
+    context: Tensor
+    """`(N, C)`."""
+    output: Tensor
+    """`(N, H + C)`."""
+
+
+class Decoder(nn.Module):
+    """Recurrent layers with attention.
+
+    Every wiring ends in an attentional vector a = W [h; context] + b of E units (Luong et al.,
     arXiv:1508.04025, eq. 5, without its tanh, which keeps a tied output layer from being sure of
     anything) and in logits = embedding · a + b.
 
-    In the parallel wiring the bottom layer's states query the memory, and the context joins the
-    input of each layer above (Wu et al., arXiv:1609.08144), so nothing that a step needs depends on
-    the attentional vector of the step before, and a whole target runs in one call a layer. With
-    input feeding the top layer asks, and the attentional vector joins the bottom layer's next
-    input.
+    - `parallel`: the bottom layer's states query the memory, and the context joins the input of
+      each layer above (Wu et al., arXiv:1609.08144), so nothing that a step needs depends on the
+      attentional vector of the step before, and a whole target runs in one call a layer.
+    - `input-feeding`: the top layer asks, and the attentional vector joins the bottom layer's next
+      input.
+    - `conditional`: the bottom layer's first cell asks, and the context is the input of its second
+      cell (Sennrich et al., arXiv:1703.04357); layers above see the context as in `parallel`.
     """
 
     def __init__(self, architecture: Architecture, embedding: Embedding, output: nn.Linear):
         super().__init__()
         embedding_size, hidden_size = architecture.embedding_size, architecture.hidden_size
-        self.input_feeding = architecture.wiring == "input-feeding"
-        self.residual = architecture.residual
+        self.wiring = architecture.wiring
+        self.residual_from = architecture.residual_from
         self.embedding = embedding
         self.output = output
-        bottom = embedding_size + (embedding_size if self.input_feeding else 0)
-        above = hidden_size + (0 if self.input_feeding else hidden_size)
-        self.layers = nn.ModuleList(
-            nn.LSTM(bottom if layer == 0 else above, hidden_size, batch_first=True)
-            for layer in range(architecture.decoder_layers)
-        )
         self.attention = make_attention(architecture)
-        self.combine = nn.Linear(2 * hidden_size, embedding_size)
-        self.bridge = (
-            nn.Linear(2 * hidden_size, 2 * hidden_size * architecture.decoder_layers)
-            if architecture.bridge == "learned"
-            else None
+        context_size = self.attention.context_size
+        cell, depth = architecture.decoder_cell, architecture.decoder_transition_depth
+        feeding, conditional = self.wiring == "input-feeding", self.wiring == "conditional"
+        self.layers = nn.ModuleList(
+            [
+                make_layer(
+                    cell,
+                    embedding_size * (2 if feeding else 1),
+                    hidden_size,
+                    depth=1 if conditional else depth,
+                )
+            ]
         )
-        self.layer_dropout = nn.Dropout(architecture.layer_dropout)
-        self.context_dropout = nn.Dropout(architecture.context_dropout)
-        self.output_dropout = nn.Dropout(architecture.output_dropout)
+        """From the bottom up; in the conditional wiring, the first holds the cell that asks."""
+        above = hidden_size + (0 if feeding else context_size)
+        self.layers.extend(
+            make_layer(cell, above, hidden_size, depth=depth)
+            for _ in range(1, architecture.decoder_layers)
+        )
+        self.second = (
+            make_layer(cell, context_size, hidden_size, depth=depth) if conditional else None
+        )
+        """The cell of the conditional wiring that reads the context."""
+        self.combine = nn.Linear(hidden_size + context_size, embedding_size)
+        self.bridge = Bridge(architecture)
+        locked = architecture.locked_dropout
+        self.layer_dropout = Dropout(architecture.layer_dropout, locked)
+        self.context_dropout = Dropout(architecture.context_dropout, locked)
+        self.output_dropout = Dropout(architecture.output_dropout, locked)
 
     def start(self, memory: Memory) -> DecoderState:
-        """Build the state before the first token, one row a sentence.
-
-        With the learned bridge, [h; c] = tanh(W s + b) of the encoder's summary s; otherwise zero.
-        """
-        states, source_pad, summary = memory
-        layers, hidden_size = len(self.layers), states.shape[-1]
-        if self.bridge is not None:
-            first = torch.tanh(self.bridge(summary)).view(-1, layers, 2 * hidden_size)
-            hidden, cell = first.chunk(2, dim=-1)
-        else:
-            hidden = cell = states.new_zeros(len(states), layers, hidden_size)
-        feed = self.combine.out_features if self.input_feeding else 0
+        """Build the state before the first token, one row a sentence."""
+        states = memory.states
+        feed = self.combine.out_features if self.wiring == "input-feeding" else 0
         return DecoderState(
-            hidden.contiguous(),
-            cell.contiguous(),
+            self.bridge(memory),
             states.new_zeros(len(states), feed),
+            states.new_zeros(*states.shape[:2], self.attention.past_size),
             self.attention.keys(states),
             states,
-            source_pad,
+            memory.source_pad,
         )
 
     def forward(self, target_in: Tensor, state: DecoderState) -> Tensor:
@@ -141,26 +161,28 @@ class Decoder(nn.Module):
             The attentional vectors `(B, T, E)` for the output layer.
         """
         inputs = self.embedding(target_in)
-        if self.input_feeding:
-            vectors = []
+        if self.wiring != "parallel":
+            masks, vectors = self._masks(state), []
             for step in inputs.unbind(dim=1):
-                vector, _, state = self._advance(step, state)
+                vector, _, state = self._advance(step, state, masks)
                 vectors.append(vector)
             return torch.stack(vectors, dim=1)
-        states, context = inputs, inputs
-        for number, lstm in enumerate(self.layers):
-            below = states
-            if number > 0:
+        states = context = inputs
+        for number, layer in enumerate(self.layers, start=1):
+            below, joined = states, inputs
+            if number > 1:
                 below = self.layer_dropout(states)
-            first = state.hidden[None, :, number], state.cell[None, :, number]
-            first = first[0].contiguous(), first[1].contiguous()
-            states, _ = lstm(below if number == 0 else torch.cat((below, context), -1), first)
-            if number == 0:
+                joined = torch.cat((below, context), -1)
+            first = tuple(tensor[None] for tensor in state.layers[number - 1])
+            states, _ = layer(joined, first)
+            if number == 1:
                 context, _ = self.attention(states, state.keys, state.memory, state.source_pad)
                 context = self.context_dropout(context)
-            elif self.residual:
+            if 0 < self.residual_from <= number:
                 states = states + below
-        return self._combine(states, context)
+        vectors = self.output_dropout(torch.cat((states, context), -1))
+        combined: Tensor = self.combine(vectors)
+        return combined
 
     def step(self, tokens: Tensor, state: DecoderState) -> Step:
         """Advance every row by one token.
@@ -169,42 +191,106 @@ class Decoder(nn.Module):
             tokens: `(N,)` the tokens chosen last.
             state: The state of N rows.
         """
-        vector, attention, state = self._advance(self.embedding(tokens), state)
-        return Step(self.output(vector), attention, state)
+        vector, weights, state = self._advance(self.embedding.look_up(tokens), state, None)
+        return Step(self.output(vector), weights, state)
 
-    def _advance(self, inputs: Tensor, state: DecoderState) -> tuple[Tensor, Tensor, DecoderState]:
+    def _advance(
+        self, inputs: Tensor, state: DecoderState, masks: _Masks | None
+    ) -> tuple[Tensor, Tensor | None, DecoderState]:
         """Advance by one step: inputs `(N, E)` to the attentional vector `(N, E)`."""
-        states = torch.cat((inputs, state.feed), -1) if self.input_feeding else inputs
-        context = attention = inputs
-        hiddens, cells = [], []
-        for number, lstm in enumerate(self.layers):
-            assert isinstance(lstm, nn.LSTM)
-            below = self.layer_dropout(states) if number > 0 else states
-            joined = below
-            if number > 0 and not self.input_feeding:
-                joined = torch.cat((below, context), -1)
-            states, cell = lstm_step(lstm, joined, state.hidden[:, number], state.cell[:, number])
-            hiddens.append(states)
-            cells.append(cell)
-            if number > 0 and self.residual:
+        feeding = self.wiring == "input-feeding"
+        states = torch.cat((inputs, state.feed), -1) if feeding else inputs
+        context, weights = inputs[:, :0], None
+        carried = []
+        for number, layer in enumerate(self.layers, start=1):
+            below = joined = states
+            if number > 1:
+                below = self.layer_dropout.step(states, masks and masks.layers)
+                joined = below if feeding else torch.cat((below, context), -1)
+            assert isinstance(layer, RecurrentLayer)
+            states, after = layer.step(joined, state.layers[number - 1])
+            if 0 < self.residual_from <= number:
                 states = states + below
-            if number == (len(self.layers) - 1 if self.input_feeding else 0):
-                context, attention = self._attend(states, state)
-        vector = self._combine(states, context)
-        state = state._replace(
-            hidden=torch.stack(hiddens, 1),
-            cell=torch.stack(cells, 1),
-            feed=vector if self.input_feeding else state.feed,
+            if number == (len(self.layers) if feeding else 1):
+                context, weights, past = self._attend(states, state)
+                context = self.context_dropout.step(context, masks and masks.context)
+                state = state._replace(past=past)
+                if self.second is not None:
+                    states, after = self.second.step(context, after)
+            carried.append(after)
+        vector: Tensor = self.combine(
+            self.output_dropout.step(torch.cat((states, context), -1), masks and masks.output)
         )
-        return vector, attention, state
+        return (
+            vector,
+            weights,
+            state._replace(layers=tuple(carried), feed=vector if feeding else state.feed),
+        )
 
-    def _attend(self, query: Tensor, state: DecoderState) -> tuple[Tensor, Tensor]:
+    def _attend(self, query: Tensor, state: DecoderState) -> tuple[Tensor, Tensor | None, Tensor]:
         """Let `(B * K, H)` queries read the memory of their sentence."""
-        grouped = query.view(state.memory.shape[0], -1, query.shape[-1])
-        context, attention = self.attention(grouped, state.keys, state.memory, state.source_pad)
-        return self.context_dropout(context.flatten(0, 1)), attention.flatten(0, 1)
+        keys, memory, source_pad, past = state.keys, state.memory, state.source_pad, state.past
+        if past.shape[2]:  # each hypothesis has a past, and so keys, of its own
+            rows = len(query) // len(memory)
+            keys, memory, source_pad = (
+                part.repeat_interleave(rows, 0) for part in (keys, memory, source_pad)
+            )
+            keys = self.attention.recall(keys, past)
+        grouped = query.view(len(memory), -1, query.shape[-1])
+        context, weights = self.attention(grouped, keys, memory, source_pad)
+        if weights is not None:
+            weights = weights.flatten(0, 1)
+            past = self.attention.remember(past, weights)
+        return context.flatten(0, 1), weights, past
 
-    def _combine(self, states: Tensor, context: Tensor) -> Tensor:
-        joined = torch.cat((states, context), -1)
-        vector: Tensor = self.combine(self.output_dropout(joined))
-        return vector
+    def _masks(self, state: DecoderState) -> _Masks | None:
+        if not (self.training and self.layer_dropout.locked):
+            return None
+        hidden = state.memory[:, 0]
+        context = hidden[:, : self.attention.context_size]
+        return _Masks(
+            self.layer_dropout.mask(hidden),
+            self.context_dropout.mask(context),
+            self.output_dropout.mask(torch.cat((hidden, context), -1)),
+        )
+
+
+class Bridge(nn.Module):
+    """From what the encoder knows to the decoder's first state.
+
+    - `zero`: nothing.
+    - `last`: the encoder's last state, its directions averaged, for every layer.
+    - `mean`: tanh(W m + b) of the mean m of the memory (Sennrich et al., arXiv:1703.04357).
+    - `learned`: tanh(W s + b) of the last states s of both directions.
+    """
+
+    def __init__(self, architecture: Architecture):
+        super().__init__()
+        self.kind = architecture.bridge
+        self.layers = architecture.decoder_layers
+        self.states = states = CELLS[architecture.decoder_cell].states
+        self.hidden_size = architecture.hidden_size
+        directions = 2 if architecture.bidirectional and self.kind == "learned" else 1
+        self.project = (
+            nn.Linear(directions * self.hidden_size, self.layers * states * self.hidden_size)
+            if self.kind in ("mean", "learned")
+            else None
+        )
+
+    def forward(self, memory: Memory) -> tuple[State, ...]:
+        """Give each layer its first state, tensors `(B, H)`."""
+        states, source_pad, final = memory
+        if self.project is None:
+            first = tuple(tensor.mean(dim=1) for tensor in final)
+            if self.kind == "zero":
+                first = (states.new_zeros(len(states), self.hidden_size),) * self.states
+            return (first,) * self.layers
+        if self.kind == "mean":
+            real = ~source_pad[:, :, None]
+            known = (states * real).sum(dim=1) / real.sum(dim=1)
+        else:
+            known = final[0].flatten(1)
+        numbers = torch.tanh(self.project(known)).view(
+            -1, self.layers, self.states, self.hidden_size
+        )
+        return tuple(layer.unbind(dim=1) for layer in numbers.unbind(dim=1))

@@ -9,8 +9,10 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mt.nn.architecture import Architecture
+from mt.nn.cells import State
+from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
-from mt.nn.recurrent import BidirectionalStack
+from mt.nn.recurrent import RecurrentStack, make_layer
 
 
 class Memory(NamedTuple):
@@ -20,25 +22,37 @@ class Memory(NamedTuple):
     """`(B, S, H)`: a vector for each source token."""
     source_pad: Tensor
     """`(B, S)`, True at padding."""
-    summary: Tensor
-    """`(B, 2H)`: the final hidden states of both directions."""
+    final: State
+    """The top layer's state after its last step in each direction, tensors `(B, directions, H)`."""
 
 
 class Encoder(nn.Module):
-    """Embedding, bidirectional LSTM layers, and a projection of both directions to H units."""
+    """Embedding, recurrent layers, and a projection of both directions to H units.
+
+    Sequences are packed, so padding costs nothing and the backward direction starts at each
+    sentence's own end.
+    """
 
     def __init__(self, architecture: Architecture, embedding: Embedding):
         super().__init__()
-        hidden_size = architecture.hidden_size
+        hidden_size, two_way = architecture.hidden_size, architecture.bidirectional
+        outputs = hidden_size * (2 if two_way else 1)
         self.embedding = embedding
-        self.stack = BidirectionalStack(
-            architecture.embedding_size,
-            hidden_size,
-            architecture.encoder_layers,
-            architecture.residual,
-            architecture.layer_dropout,
+        self.stack = RecurrentStack(
+            [
+                make_layer(
+                    architecture.encoder_cell,
+                    architecture.embedding_size if number == 0 else outputs,
+                    hidden_size,
+                    two_way,
+                    architecture.encoder_transition_depth,
+                )
+                for number in range(architecture.encoder_layers)
+            ],
+            architecture.residual_from,
+            Dropout(architecture.layer_dropout, architecture.locked_dropout),
         )
-        self.project = nn.Linear(2 * hidden_size, hidden_size, bias=False)
+        self.project = nn.Linear(outputs, hidden_size, bias=False)
 
     def forward(self, source: Tensor, source_lengths: Tensor) -> Memory:
         """Encode.
@@ -50,11 +64,11 @@ class Encoder(nn.Module):
         tokens = pack_padded_sequence(
             source, source_lengths, batch_first=True, enforce_sorted=False
         )
-        packed, summary, _ = self.stack(tokens._replace(data=self.embedding(tokens.data)))
+        packed, finals = self.stack(self.embedding(tokens))
         # Projected while still packed: padding costs nothing. Without dropout, which would blur the
         # scores of the attention; `context_dropout` and `output_dropout` act on what it reads.
         packed = packed._replace(data=self.project(packed.data))
         states, _ = pad_packed_sequence(packed, batch_first=True, total_length=source.shape[1])
         positions = torch.arange(source.shape[1], device=source.device)
         source_pad = positions >= source_lengths.to(source.device)[:, None]
-        return Memory(states, source_pad, summary)
+        return Memory(states, source_pad, tuple(tensor.transpose(0, 1) for tensor in finals[-1]))

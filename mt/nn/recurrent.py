@@ -1,98 +1,246 @@
-"""Long short-term memory (Hochreiter & Schmidhuber 1997, with forget gates by Gers et al. 2000).
-
-For an input x_t and the previous state (h, c), with σ the logistic function:
-
-    i, f, o = σ(W x_t + U h + b)      input, forget and output gate
-    g       = tanh(W x_t + U h + b)   candidate
-    c_t     = f * c + i * g
-    h_t     = o * tanh(c_t)
-"""
+"""Recurrent layers: cells over whole sequences, in one direction or both, one upon another."""
 
 from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from functools import partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from mt.nn.cells import CELLS, Cell, State, initialize
+from mt.nn.dropout import Dropout, Vectors
 
-def initialize_lstm(lstm: nn.LSTM) -> None:
-    """Set the weights as trained networks like them: orthogonal recurrence, open forget gates.
-
-    Input matrices get Glorot's uniform values gate by gate, recurrent matrices are orthogonal gate
-    by gate (Saxe et al., arXiv:1312.6120), and biases are zero but for the forget gate's, which is
-    one (Jozefowicz et al. 2015), so that memories last from the first step on.
-    """
-    with torch.no_grad():
-        for name, parameter in lstm.named_parameters():
-            if name.startswith("weight_ih"):
-                for gate in parameter.chunk(4):
-                    nn.init.xavier_uniform_(gate)
-            elif name.startswith("weight_hh"):
-                for gate in parameter.chunk(4):
-                    nn.init.orthogonal_(gate)
-            else:
-                parameter.zero_()
-                if name.startswith("bias_ih"):  # gates stand in the order i, f, g, o
-                    parameter.chunk(4)[1].fill_(1.0)
+_Step = Callable[..., Any]
+_KERNELS: dict[str, tuple[Callable[..., nn.RNNBase], _Step]] = {
+    "elman-tanh": (nn.RNN, torch.rnn_tanh_cell),
+    "elman-relu": (partial(nn.RNN, nonlinearity="relu"), torch.rnn_relu_cell),
+    "gru": (nn.GRU, torch.gru_cell),
+    "lstm": (nn.LSTM, torch.lstm_cell),
+}
+"""Cells that PyTorch (cuDNN, oneDNN) runs over whole sequences, and its single step of each."""
 
 
-def lstm_step(lstm: nn.LSTM, inputs: Tensor, hidden: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-    """Advance a one-layer, one-direction LSTM by one time step.
-
-    A fused sequence call re-packs its weights each time, which would dominate a single step.
+class RecurrentLayer(nn.Module, ABC):
+    """One layer over sequences, in one direction or both.
 
     Args:
-        lstm: The layer.
-        inputs: `(N, I)`.
-        hidden: `(N, H)`.
-        cell: `(N, H)`.
-
-    Returns:
-        The new hidden and cell state, each `(N, H)`.
+        cell: Name of the cell.
+        hidden_size: Units of a state in each direction.
+        bidirectional: Run backwards too; both directions' outputs stand side by side.
     """
-    [[weight_ih, weight_hh, bias_ih, bias_hh]] = lstm.all_weights
-    return torch.lstm_cell(inputs, (hidden, cell), weight_ih, weight_hh, bias_ih, bias_hh)
+
+    def __init__(self, cell: str, hidden_size: int, bidirectional: bool):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.states = CELLS[cell].states
+        self.directions = 2 if bidirectional else 1
+
+    @abstractmethod
+    def reset_parameters(self) -> None:
+        """Draw first weights; see `initialize`."""
+
+    @abstractmethod
+    def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
+        """Run over sequences.
+
+        Args:
+            inputs: `(B, T, I)`, or packed.
+            first: The state before the first step, tensors `(directions, B, H)`; zero without.
+
+        Returns:
+            The outputs, `(B, T, directions * H)` or packed, and the state after the last step of
+            each direction, tensors `(directions, B, H)`.
+        """
+
+    @abstractmethod
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Advance N rows of a layer of one direction by one time step.
+
+        Args:
+            inputs: `(N, I)`.
+            state: Tensors `(N, H)`.
+
+        Returns:
+            The output `(N, H)` and the new state.
+        """
 
 
-class BidirectionalStack(nn.Module):
-    """Layers of bidirectional LSTMs over packed sequences, with dropout and residuals between.
+class KernelLayer(RecurrentLayer):
+    """A layer that PyTorch runs in one call."""
 
-    Sequences are packed, so padding costs nothing and the backward direction starts at each
-    sentence's own end.
+    def __init__(self, cell: str, input_size: int, hidden_size: int, bidirectional: bool):
+        super().__init__(cell, hidden_size, bidirectional)
+        make, self._step = _KERNELS[cell]
+        self.kernel = make(input_size, hidden_size, batch_first=True, bidirectional=bidirectional)
+        self.cell = CELLS[cell]
+
+    def reset_parameters(self) -> None:
+        """See `RecurrentLayer.reset_parameters`."""
+        initialize(self.kernel, self.cell)
+
+    def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
+        """See `RecurrentLayer.forward`."""
+        given: Any = None
+        if first is not None:
+            first = tuple(tensor.contiguous() for tensor in first)
+            given = first if self.states > 1 else first[0]
+        outputs, final = self.kernel(inputs, given)
+        return outputs, final if self.states > 1 else (final,)
+
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `RecurrentLayer.step`.
+
+        A call of the kernel re-packs its weights each time, which would dominate a single step.
+        """
+        [weights] = self.kernel.all_weights
+        if self.states > 1:
+            state = self._step(inputs, state, *weights)
+        else:
+            state = (self._step(inputs, state[0], *weights),)
+        return state[0], state
+
+
+class UnrolledLayer(RecurrentLayer):
+    """A layer that is run step by step, with one cell a step or several in a row.
+
+    With several, the first takes the input, and the others carry its state on, each with weights of
+    its own: the deep transition of Pascanu et al. (arXiv:1312.6026), which in both directions of an
+    encoder and in its decoder makes the BiDeep network (Miceli Barone et al., arXiv:1707.07631).
     """
 
     def __init__(
-        self, input_size: int, hidden_size: int, layers: int, residual: bool, dropout: float
+        self, cell: str, input_size: int, hidden_size: int, bidirectional: bool, depth: int
     ):
-        super().__init__()
-        self.residual = residual
-        self.dropout = nn.Dropout(dropout)
-        self.layers = nn.ModuleList(
-            nn.LSTM(input_size if layer == 0 else 2 * hidden_size, hidden_size, bidirectional=True)
-            for layer in range(layers)
+        super().__init__(cell, hidden_size, bidirectional)
+        self.cells = nn.ModuleList(
+            CELLS[cell](input_size if number == 0 else 0, hidden_size)
+            for _ in range(self.directions)
+            for number in range(depth)
         )
+        """Those of the backward direction follow those of the forward one."""
+        self.depth = depth
 
-    def forward(self, inputs: PackedSequence) -> tuple[PackedSequence, Tensor, Tensor]:
-        """Run every layer.
+    def reset_parameters(self) -> None:
+        """See `RecurrentLayer.reset_parameters`."""
+        for direction in range(self.directions):
+            for cell in self._cells(direction):
+                cell.reset_parameters()
 
-        Args:
-            inputs: Packed vectors of `input_size`.
+    def _cells(self, direction: int) -> list[Cell]:
+        cells = self.cells[direction * self.depth : (direction + 1) * self.depth]
+        return cast("list[Cell]", list(cells))
 
-        Returns:
-            The top layer's packed states of `2 * hidden_size`, and its final hidden and cell
-            states, each `(B, 2 * hidden_size)`: the forward direction's at the last token beside
-            the backward direction's at the first.
-        """
-        packed, hidden, cell = inputs, torch.empty(0), torch.empty(0)
-        for number, lstm in enumerate(self.layers):
-            below = packed
-            if number > 0:
-                below = packed._replace(data=self.dropout(packed.data))
-            packed, (hidden, cell) = lstm(below)
-            if self.residual and number > 0:
-                packed = packed._replace(data=packed.data + below.data)
-        return packed, _join_directions(hidden), _join_directions(cell)
+    def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
+        """See `RecurrentLayer.forward`."""
+        if isinstance(inputs, PackedSequence):
+            return self._forward(inputs, first)
+        sentences, steps, _ = inputs.shape
+        time_major = inputs.transpose(0, 1).flatten(0, 1)
+        outputs, final = self._forward(
+            PackedSequence(time_major, torch.full((steps,), sentences)), first
+        )
+        return outputs.data.view(steps, sentences, -1).transpose(0, 1), final
+
+    def _forward(self, inputs: PackedSequence, first: State | None) -> tuple[PackedSequence, State]:
+        data, sizes = inputs.data, inputs.batch_sizes.tolist()
+        if first is None:
+            first = (data.new_zeros(self.directions, sizes[0], self.hidden_size),) * self.states
+        elif inputs.sorted_indices is not None:
+            first = tuple(tensor[:, inputs.sorted_indices] for tensor in first)
+        runs = [
+            self._run(direction, data, sizes, tuple(tensor[direction] for tensor in first))
+            for direction in range(self.directions)
+        ]
+        outputs = torch.cat([output for output, _ in runs], dim=-1)
+        final = tuple(map(torch.stack, zip(*(state for _, state in runs), strict=True)))
+        if inputs.unsorted_indices is not None:
+            final = tuple(tensor[:, inputs.unsorted_indices] for tensor in final)
+        return inputs._replace(data=outputs), final
+
+    def _run(
+        self, direction: int, data: Tensor, sizes: list[int], state: State
+    ) -> tuple[Tensor, State]:
+        """Run in one direction over rows that stand time by time: the longest sequences first."""
+        cell = self._cells(direction)[0]
+        steps = torch.split(cell.project(data), sizes)
+        outputs = []
+        for projected in reversed(steps) if direction else steps:
+            # Forward, a sequence that has ended keeps its state; backward, it has not begun.
+            rows = len(projected)
+            new = self._advance(direction, projected, tuple(t[:rows] for t in state))
+            outputs.append(cell.output(new))
+            if rows < len(state[0]):
+                new = tuple(torch.cat((a, b[rows:])) for a, b in zip(new, state, strict=True))
+            state = new
+        return torch.cat(outputs[::-1] if direction else outputs), state
+
+    def _advance(self, direction: int, projected: Tensor, state: State) -> State:
+        first, *others = self._cells(direction)
+        state = first.advance(projected, state)
+        for cell in others:
+            state = cell.advance(cell.project(state[0][:, :0]), state)
+        return state
+
+    def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `RecurrentLayer.step`."""
+        cell = self._cells(0)[0]
+        state = self._advance(0, cell.project(inputs), state)
+        return cell.output(state), state
 
 
-def _join_directions(final: Tensor) -> Tensor:
-    return final.transpose(0, 1).flatten(1)  # (2, B, H) -> (B, 2H)
+def make_layer(
+    cell: str, input_size: int, hidden_size: int, bidirectional: bool = False, depth: int = 1
+) -> RecurrentLayer:
+    """Make a layer, by PyTorch's kernel where there is one.
+
+    Args:
+        cell: One of `CELLS`.
+        input_size: Units of an input.
+        hidden_size: Units of a state in each direction.
+        bidirectional: Run backwards too.
+        depth: Cells in a row at each step; see `UnrolledLayer`.
+    """
+    if depth == 1 and cell in _KERNELS:
+        return KernelLayer(cell, input_size, hidden_size, bidirectional)
+    return UnrolledLayer(cell, input_size, hidden_size, bidirectional, depth)
+
+
+class RecurrentStack(nn.Module):
+    """Layers one upon another, with dropout and residual connections between.
+
+    Args:
+        layers: From the bottom up.
+        residual_from: The first layer, counted from 1, whose input is added to its output; 0 for
+            none. It and those above have inputs as wide as their outputs.
+        dropout: Between layers.
+    """
+
+    def __init__(self, layers: Iterable[RecurrentLayer], residual_from: int, dropout: Dropout):
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+        self.residual_from = residual_from
+        self.dropout = dropout
+
+    def forward(
+        self, inputs: Vectors, first: list[State] | None = None
+    ) -> tuple[Vectors, list[State]]:
+        """Run every layer; see `RecurrentLayer.forward`. States stand from the bottom up."""
+        vectors, finals = inputs, []
+        for number, layer in enumerate(self.layers, start=1):
+            below = self.dropout(vectors) if number > 1 else vectors
+            vectors, final = layer(below, None if first is None else first[number - 1])
+            finals.append(final)
+            if 0 < self.residual_from <= number:
+                vectors = add(vectors, below)
+        return vectors, finals
+
+
+def add(one: Vectors, other: Vectors) -> Vectors:
+    """Add vectors, packed or not."""
+    if isinstance(one, PackedSequence):
+        return one._replace(data=one.data + other.data)
+    return one + other

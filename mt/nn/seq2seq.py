@@ -6,13 +6,14 @@ from torch import Tensor, nn
 
 from mt.nn.architecture import Architecture
 from mt.nn.decoder import Decoder
+from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Encoder
-from mt.nn.recurrent import initialize_lstm
+from mt.nn.recurrent import RecurrentLayer
 
 
 class Seq2Seq(nn.Module):
-    """LSTM encoder-decoder with attention.
+    """Recurrent encoder-decoder with attention.
 
     Args:
         architecture: Sizes and wiring.
@@ -40,9 +41,11 @@ class Seq2Seq(nn.Module):
             )
         self.architecture = architecture
         size = architecture.embedding_size
-        dropouts = architecture.embedding_dropout, architecture.word_dropout
-        target = Embedding(target_vocabulary, size, *dropouts)
-        source = target if three_way else Embedding(source_vocabulary, size, *dropouts)
+        dropout = Dropout(architecture.embedding_dropout, architecture.locked_dropout)
+        target = Embedding(target_vocabulary, size, dropout, architecture.word_dropout)
+        source = target
+        if not three_way:
+            source = Embedding(source_vocabulary, size, dropout, architecture.word_dropout)
         output = nn.Linear(size, target_vocabulary)
         self.encoder = Encoder(architecture, source)
         self.decoder = Decoder(architecture, target, output)
@@ -51,10 +54,10 @@ class Seq2Seq(nn.Module):
             self.initialize()
 
     def initialize(self) -> None:
-        """Give LSTMs and the output layer better first weights than torch's own."""
+        """Give recurrent and output layers better first weights than PyTorch's own."""
         for module in self.modules():
-            if isinstance(module, nn.LSTM):
-                initialize_lstm(module)
+            if isinstance(module, RecurrentLayer):
+                module.reset_parameters()
         if self.architecture.tie_embeddings == "none":
             nn.init.normal_(self.output.weight, std=self.output.in_features**-0.5)
         nn.init.zeros_(self.output.bias)

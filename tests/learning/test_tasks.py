@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from architectures import Chosen, name_of, pairwise
 
 from mt.batches import collate, pad, plan_updates
 from mt.nn.architecture import Architecture
@@ -31,10 +32,10 @@ def answer(source: list[int]) -> list[int]:
     return {COPY: symbols, REVERSE: symbols[::-1], SORT: sorted(symbols)}[task]
 
 
-def questions(count: int, shortest: int, generator: random.Random) -> Rows:
+def questions(count: int, shortest: int, longest: int, generator: random.Random) -> Rows:
     return [
         [generator.choice((COPY, REVERSE, SORT)), *generator.choices(SYMBOLS, k=length)]
-        for length in (generator.randint(shortest, 6) for _ in range(count))
+        for length in (generator.randint(shortest, longest) for _ in range(count))
     ]
 
 
@@ -79,6 +80,29 @@ def decode(model: Seq2Seq, sources: Rows, beam_size: int) -> Rows:
     return [best[0].tokens for best in found]
 
 
+def check(architecture: Architecture, longest: int) -> None:
+    """Train on sequences of up to `longest` symbols, and ask for others."""
+    generator = random.Random(1)
+    unseen = questions(300, 3, longest, generator)
+    known = {tuple(source) for source in unseen}
+    asked = questions(20_000, 1, longest, generator)
+    model = train(architecture, [source for source in asked if tuple(source) not in known])
+    for beam_size in (1, 4):
+        decoded = decode(model, unseen, beam_size)
+        for task in (COPY, REVERSE, SORT):
+            right = [d == answer(s) for s, d in zip(unseen, decoded, strict=True) if s[0] == task]
+            assert sum(right) / len(right) >= 0.95, f"task {task}, beam of {beam_size}"
+
+
+SIZES: dict[str, Any] = {
+    "embedding_size": 32,
+    "hidden_size": 64,
+    "embedding_dropout": 0.0,
+    "layer_dropout": 0.0,
+    "output_dropout": 0.0,
+}
+
+
 @pytest.mark.learning
 @pytest.mark.parametrize(
     "options",
@@ -91,21 +115,10 @@ def decode(model: Seq2Seq, sources: Rows, beam_size: int) -> Rows:
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_learns_to_copy_reverse_and_sort(options: dict[str, Any]) -> None:
-    generator = random.Random(1)
-    unseen = questions(300, 3, generator)
-    known = {tuple(source) for source in unseen}
-    sources = [source for source in questions(20_000, 1, generator) if tuple(source) not in known]
-    architecture = Architecture(
-        embedding_size=32,
-        hidden_size=64,
-        embedding_dropout=0.0,
-        layer_dropout=0.0,
-        output_dropout=0.0,
-        **options,
-    )
-    model = train(architecture, sources)
-    for beam_size in (1, 4):
-        decoded = decode(model, unseen, beam_size)
-        for task in (COPY, REVERSE, SORT):
-            right = [d == answer(s) for s, d in zip(unseen, decoded, strict=True) if s[0] == task]
-            assert sum(right) / len(right) >= 0.95, f"task {task}, beam of {beam_size}"
+    check(Architecture(**SIZES, **options), longest=6)
+
+
+@pytest.mark.learning
+@pytest.mark.parametrize("chosen", pairwise(), ids=name_of)
+def test_every_option_learns_in_company(chosen: Chosen) -> None:
+    check(Architecture(**SIZES, **chosen), longest=5)

@@ -12,14 +12,20 @@ from torch import Tensor
 from mt.nn import attention as module
 from mt.nn.architecture import Architecture
 from mt.nn.attention import (
+    ATTENTIONS,
     AdditiveAttention,
     Attention,
     GeneralAttention,
+    LocationAwareAttention,
+    MultiHeadAdditiveAttention,
     MultiHeadAttention,
+    NormalizedAdditiveAttention,
+    ScaledDotAttention,
     make_attention,
 )
 
-KINDS = "dot", "general", "additive", "multi-head"
+KINDS = [kind for kind in ATTENTIONS if kind != "none"]
+LOOKING_BACK = "additive", "location-aware", "dot", "multi-head"
 B, T, S, H, HEADS = 3, 5, 7, 8, 2
 
 
@@ -31,19 +37,32 @@ def inputs() -> tuple[Tensor, Tensor, Tensor]:
     return torch.randn(B, T, H).double(), torch.randn(B, S, H).double(), source_pad
 
 
-def build(kind: str) -> Attention:
+def build(kind: str, coverage: bool = False) -> Attention:
     torch.manual_seed(1)
-    options = Architecture(hidden_size=H, attention=kind, attention_heads=HEADS)
-    return make_attention(options).double()
+    options = Architecture(
+        hidden_size=H,
+        attention=kind,
+        attention_heads=HEADS,
+        coverage=coverage,
+        wiring="parallel" if kind == "none" else "input-feeding",
+    )
+    attention = make_attention(options).double()
+    with torch.no_grad():
+        for parameter in attention.parameters():
+            parameter.copy_(torch.randn_like(parameter) / 2)
+    return attention
 
 
 def score_by_hand(attention: Attention, query: Tensor, memory: Tensor) -> Tensor:
     if isinstance(attention, AdditiveAttention):
         hidden = attention.query.weight @ query + attention.key(memory)
-        return attention.energy.weight[0] @ torch.tanh(hidden)
+        energy = attention.energy.weight[0]
+        if isinstance(attention, NormalizedAdditiveAttention):
+            energy = attention.gain * energy / (energy @ energy).sqrt()
+        return energy @ torch.tanh(hidden)
     if isinstance(attention, GeneralAttention):
         return query @ attention.project.weight @ memory
-    return query @ memory
+    return query @ memory / (H**0.5 if isinstance(attention, ScaledDotAttention) else 1)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -53,6 +72,7 @@ def test_weights_sum_to_one_and_are_zero_at_padding(
     query, memory, source_pad = inputs
     attention = build(kind)
     context, weights = attention(query, attention.keys(memory), memory, source_pad)
+    assert weights is not None
     assert context.shape == (B, T, H)
     assert weights.shape == (B, T, S)
     torch.testing.assert_close(weights.sum(-1), torch.ones(B, T).double())
@@ -60,7 +80,9 @@ def test_weights_sum_to_one_and_are_zero_at_padding(
     assert (weights.transpose(1, 2)[~source_pad] > 0).all()
 
 
-@pytest.mark.parametrize("kind", ["dot", "general", "additive"])
+@pytest.mark.parametrize(
+    "kind", ["dot", "scaled-dot", "general", "additive", "normalized-additive"]
+)
 def test_context_equals_the_equation(kind: str, inputs: tuple[Tensor, Tensor, Tensor]) -> None:
     query, memory, source_pad = inputs
     attention = build(kind)
@@ -90,21 +112,98 @@ def test_multi_head_context_equals_pytorch(inputs: tuple[Tensor, Tensor, Tensor]
     torch.testing.assert_close(weights, expected_weights)
 
 
+def test_additive_heads_equal_their_equation(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    query, memory, source_pad = inputs
+    attention = build("multi-head-additive")
+    assert isinstance(attention, MultiHeadAdditiveAttention)
+    context, weights = attention(query, attention.keys(memory), memory, source_pad)
+    for b in range(B):
+        real = memory[b][~source_pad[b]]
+        for t in range(T):
+            shares, means = [], []
+            for head in range(HEADS):
+                units = slice(head * H // HEADS, (head + 1) * H // HEADS)
+                sums = attention.query(query[b, t])[units] + attention.key(real)[:, units]
+                share = (torch.tanh(sums) @ attention.energy[head, 0]).softmax(0)
+                shares.append(share)
+                means.append(share @ attention.value(real)[:, units])
+            expected = attention.output(torch.cat(means))
+            torch.testing.assert_close(context[b, t], expected)
+            torch.testing.assert_close(weights[b, t, : len(real)], torch.stack(shares).mean(0))
+
+
+def test_no_attention_gives_an_empty_context(inputs: tuple[Tensor, Tensor, Tensor]) -> None:
+    query, memory, source_pad = inputs
+    attention = build("none")
+    context, weights = attention(query, attention.keys(memory), memory, source_pad)
+    assert attention.context_size == 0
+    assert context.shape == (B, T, 0)
+    assert weights is None
+
+
+# Attention that looks back at its own past
+
+
+@pytest.mark.parametrize("kind", LOOKING_BACK)
+def test_the_past_is_the_sum_of_the_weights_and_the_last_ones(kind: str) -> None:
+    torch.manual_seed(0)
+    steps = torch.rand(3, 2, S).double()
+    for coverage in (False, True):
+        attention = build(kind, coverage)
+        located = isinstance(attention, LocationAwareAttention)
+        assert attention.past_size == coverage + located
+        past = torch.zeros(2, S, attention.past_size).double()
+        for weights in steps:
+            past = attention.remember(past, weights)
+        expected = [steps.sum(0)] * coverage + [steps[-1]] * located
+        for channel, wanted in zip(past.unbind(2), expected, strict=True):
+            torch.testing.assert_close(channel, wanted)
+
+
+@pytest.mark.parametrize("kind", LOOKING_BACK)
+def test_the_past_joins_the_keys_as_the_equations_say(kind: str) -> None:
+    torch.manual_seed(0)
+    attention = build(kind, coverage=True)
+    assert attention.coverage is not None
+    memory = torch.randn(2, S, H).double()
+    keys, past = attention.keys(memory), torch.rand(2, S, attention.past_size).double()
+    found = attention.recall(keys, past)[..., :H]
+    for n in range(2):
+        for s in range(S):
+            expected = keys[n, s, :H] + attention.coverage.weight[:, 0] * past[n, s, 0]
+            if isinstance(attention, LocationAwareAttention):
+                half = attention.WIDTH // 2
+                places = range(max(0, s - half), min(S, s + half + 1))
+                near = sum(
+                    attention.filters.weight[:, 0, place - s + half] * past[n, place, 1]
+                    for place in places
+                )
+                expected = expected + attention.location.weight @ near
+            torch.testing.assert_close(found[n, s], expected)
+    assert attention.recall(keys, past)[..., H:].equal(keys[..., H:])  # the values of heads
+
+
+@pytest.mark.parametrize("kind", ["additive", "multi-head-additive"])
 @pytest.mark.parametrize("elements", [1, B * S * H, 2 * B * S * H + 5, math.inf])
 def test_additive_attention_is_the_same_in_any_chunks(
-    elements: float, inputs: tuple[Tensor, Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+    kind: str,
+    elements: float,
+    inputs: tuple[Tensor, Tensor, Tensor],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     query, memory, source_pad = inputs
-    attention = build("additive")
+    attention = build(kind)
     whole = attention(query, attention.keys(memory), memory, source_pad)
-    widest = [0]
-    energy = attention.energy.register_forward_hook(
-        lambda _, arguments, __: widest.append(arguments[0].numel())
-    )
+    widest, tanh = [0], torch.tanh
+
+    def watched(sums: Tensor) -> Tensor:
+        widest.append(sums.numel())
+        return tanh(sums)
+
+    monkeypatch.setattr(torch, "tanh", watched)
     monkeypatch.setattr(module, "_CHUNK_ELEMENTS", int(min(elements, 1 << 40)))
     chunked = attention(query, attention.keys(memory), memory, source_pad)
-    energy.remove()
-    assert max(widest) <= max(elements, B * S * H)  # the memory bound that chunks are for
+    assert 0 < max(widest) <= max(elements, B * S * H)  # the memory bound that chunks are for
     for one, other in zip(whole, chunked, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
 

@@ -266,7 +266,7 @@ def test_an_unknown_option(section: str, folder: Path) -> None:
         ("architecture", "attention_heads", 0),
         ("architecture", "tie_embeddings", "four-way"),
         ("architecture", "bridge", "stone"),
-        ("architecture", "residual", "no"),
+        ("architecture", "bidirectional", "no"),
         ("architecture", "layer_dropout", 2.0),
         ("architecture", "layer_dropout", "much"),
         ("search", "beam_size", 0),

@@ -2,30 +2,33 @@
 
 from __future__ import annotations
 
-import itertools
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from architectures import Chosen, name_of, pairwise
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mt.nn.architecture import Architecture
+from mt.nn.cells import CELLS
 from mt.nn.decoder import DecoderState
+from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Memory
-from mt.nn.recurrent import BidirectionalStack, initialize_lstm, lstm_step
+from mt.nn.recurrent import KernelLayer, RecurrentStack, make_layer
 from mt.nn.seq2seq import Seq2Seq
 
 VOCABULARY = 11
-WIRINGS = "parallel", "input-feeding"
-ATTENTIONS = "dot", "general", "additive", "multi-head"
+WIRINGS = "parallel", "input-feeding", "conditional"
 TIES = "none", "two-way", "three-way"
-EVERY = list(itertools.product(WIRINGS, ATTENTIONS, (1, 2), ("zero", "learned"), TIES))
-SOME = list(itertools.product(WIRINGS, ATTENTIONS))
+
+every = pytest.mark.parametrize("chosen", pairwise(), ids=name_of)
+some = pytest.mark.parametrize("chosen", pairwise()[:12], ids=name_of)
 
 
 def network(**options: Any) -> Seq2Seq:
@@ -53,19 +56,10 @@ def close(actual: Tensor, expected: Tensor, tolerance: float = 1e-10) -> None:
 # Decoding step by step
 
 
-@pytest.mark.parametrize(("wiring", "attention", "layers", "bridge", "tie"), EVERY)
+@every
 @torch.no_grad()
-def test_stepping_equals_the_whole_sequence(
-    wiring: str, attention: str, layers: int, bridge: str, tie: str
-) -> None:
-    model = network(
-        wiring=wiring,
-        attention=attention,
-        encoder_layers=layers,
-        decoder_layers=layers,
-        bridge=bridge,
-        tie_embeddings=tie,
-    )
+def test_stepping_equals_the_whole_sequence(chosen: Chosen) -> None:
+    model = network(**chosen)
     source, lengths = sentences([4, 2, 5])
     target = torch.randint(VOCABULARY, (3, 6))
     expected = model.output(model(source, lengths, target))
@@ -73,16 +67,17 @@ def test_stepping_equals_the_whole_sequence(
     for time, tokens in enumerate(target.unbind(1)):
         logits, weights, state = model.decoder.step(tokens, state)
         close(logits, expected[:, time])
-        close(weights.sum(1), torch.ones(3, dtype=torch.float64))
+        if weights is None:
+            assert chosen["attention"] == "none"
+        else:
+            close(weights.sum(1), torch.ones(3, dtype=torch.float64))
 
 
-@pytest.mark.parametrize(("wiring", "attention"), SOME)
+@every
 @torch.no_grad()
-def test_hypotheses_that_move_and_leave_equal_the_whole_sequence(
-    wiring: str, attention: str
-) -> None:
+def test_hypotheses_that_move_and_leave_equal_the_whole_sequence(chosen: Chosen) -> None:
     """Three rows a sentence swap places at each step, and the middle sentence leaves."""
-    model = network(wiring=wiring, attention=attention, decoder_layers=2)
+    model = network(**chosen)
     source, lengths = sentences([4, 2, 5])
     generator = torch.Generator().manual_seed(1)
     state = model.decoder.start(model.encoder(source, lengths))
@@ -94,7 +89,7 @@ def test_hypotheses_that_move_and_leave_equal_the_whole_sequence(
         step = model.decoder.step(tokens, state)
         rows = torch.tensor(owners).repeat_interleave(3)
         close(step.logits, model.output(model(source[rows], lengths[rows], history))[:, -1])
-        assert (step.attention[source[rows] == 0] == 0).all()
+        assert step.attention is None or (step.attention[source[rows] == 0] == 0).all()
         kept = [0, 2] if time == 2 else list(range(len(owners)))
         parents = torch.randint(3, (len(kept), 3), generator=generator)
         index = parents + 3 * torch.tensor(kept)[:, None]
@@ -108,13 +103,17 @@ def make_state(sentences: int, rows: int) -> DecoderState:
         return torch.randn(*shape)
 
     return DecoderState(
-        numbers(sentences * rows, 2, 3),
-        numbers(sentences * rows, 2, 3),
-        numbers(sentences * rows, 0),
+        ((numbers(sentences * rows, 3), numbers(sentences * rows, 3)),),
+        numbers(sentences * rows, 2),
+        numbers(sentences * rows, 4, 1),
         numbers(sentences, 4, 3),
         numbers(sentences, 4, 3),
         numbers(sentences, 4) > 0,
     )
+
+
+def rows_of(state: DecoderState) -> list[Tensor]:
+    return [*state.layers[0], state.feed, state.past]
 
 
 def test_reordering_keeps_the_memory_of_sentences_that_stay_uncopied() -> None:
@@ -123,8 +122,8 @@ def test_reordering_keeps_the_memory_of_sentences_that_stay_uncopied() -> None:
     assert moved.keys is state.keys
     assert moved.memory is state.memory
     assert moved.source_pad is state.source_pad
-    assert moved.hidden.equal(state.hidden[[2, 0, 3, 3]])
-    assert moved.cell.equal(state.cell[[2, 0, 3, 3]])
+    for after, before in zip(rows_of(moved), rows_of(state), strict=True):
+        assert after.equal(before[[2, 0, 3, 3]])
 
 
 def test_reordering_drops_the_memory_of_sentences_that_leave() -> None:
@@ -133,14 +132,15 @@ def test_reordering_drops_the_memory_of_sentences_that_leave() -> None:
     assert moved.memory.equal(state.memory[[0, 2]])
     assert moved.keys.equal(state.keys[[0, 2]])
     assert moved.source_pad.equal(state.source_pad[[0, 2]])
-    assert moved.hidden.equal(state.hidden[[1, 4]])
+    for after, before in zip(rows_of(moved), rows_of(state), strict=True):
+        assert after.equal(before[[1, 4]])
 
 
 # Batches
 
 
-@pytest.mark.parametrize(("wiring", "attention"), SOME)
-@settings(max_examples=5)
+@every
+@settings(max_examples=3)
 @given(
     lengths=st.lists(st.integers(1, 6), min_size=2, max_size=4),
     padding=st.integers(0, 3),
@@ -148,9 +148,9 @@ def test_reordering_drops_the_memory_of_sentences_that_leave() -> None:
 )
 @torch.no_grad()
 def test_neither_padding_nor_neighbours_nor_order_change_an_output(
-    wiring: str, attention: str, lengths: list[int], padding: int, seed: int
+    chosen: Chosen, lengths: list[int], padding: int, seed: int
 ) -> None:
-    model = network(wiring=wiring, attention=attention, encoder_layers=2, decoder_layers=2)
+    model = network(**chosen)
     source, source_lengths = sentences(lengths, max(lengths) + padding, seed)
     target = torch.randint(VOCABULARY, (len(lengths), 5))
     together = model(source, source_lengths, target)
@@ -163,17 +163,27 @@ def test_neither_padding_nor_neighbours_nor_order_change_an_output(
     close(model(source, source_lengths, target), together)
 
 
-@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("bidirectional", [True, False])
+@pytest.mark.parametrize(("layers", "depth"), [(1, 1), (3, 1), (2, 2)])
 @torch.no_grad()
-def test_the_packed_encoder_equals_each_sentence_alone(layers: int) -> None:
-    model = network(encoder_layers=layers)
+def test_the_packed_encoder_equals_each_sentence_alone(
+    cell: str, bidirectional: bool, layers: int, depth: int
+) -> None:
+    model = network(
+        encoder_cell=cell,
+        bidirectional=bidirectional,
+        encoder_layers=layers,
+        encoder_transition_depth=depth,
+    )
     lengths = [3, 6, 1, 6]
     source, source_lengths = sentences(lengths, 8)
     together: Memory = model.encoder(source, source_lengths)
     for row, length in enumerate(lengths):
         alone = model.encoder(source[row : row + 1, :length], source_lengths[row : row + 1])
         close(together.states[row, :length], alone.states[0])
-        close(together.summary[row], alone.summary[0])
+        for one, other in zip(together.final, alone.final, strict=True):
+            close(one[row], other[0])
         assert together.source_pad[row].tolist() == [False] * length + [True] * (8 - length)
 
 
@@ -192,86 +202,172 @@ def test_future_target_tokens_do_not_change_the_past() -> None:
 # Equations
 
 
+def kernel(layer: Any) -> nn.LSTM:
+    assert isinstance(layer, KernelLayer)
+    assert isinstance(layer.kernel, nn.LSTM)
+    return layer.kernel
+
+
 def logistic(x: Any) -> Any:
     return 1 / (1 + np.exp(-x))
 
 
-def lstm_by_hand(inputs: Any, hidden: Any, cell: Any, lstm: nn.LSTM, direction: str = "") -> Any:
-    """The equations of `mt.nn.recurrent`, one sequence `(T, I)`: states `(T, H)`."""
+def lstm_step_by_hand(x: Any, hidden: Any, cell: Any, lstm: nn.LSTM, direction: str = "") -> Any:
+    """The equations of `mt.nn.cells.LSTM`: the new hidden and cell state."""
     w, u, b1, b2 = (
         getattr(lstm, f"{name}_l0{direction}").detach().numpy()
         for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
     )
+    i, f, g, o = np.split(w @ x + u @ hidden + b1 + b2, 4)
+    cell = logistic(f) * cell + logistic(i) * np.tanh(g)
+    return logistic(o) * np.tanh(cell), cell
+
+
+def lstm_by_hand(inputs: Any, hidden: Any, cell: Any, lstm: nn.LSTM, direction: str = "") -> Any:
+    """One sequence `(T, I)`: states `(T, H)`."""
     states = []
     for x in inputs:
-        i, f, g, o = np.split(w @ x + u @ hidden + b1 + b2, 4)
-        cell = logistic(f) * cell + logistic(i) * np.tanh(g)
-        hidden = logistic(o) * np.tanh(cell)
+        hidden, cell = lstm_step_by_hand(x, hidden, cell, lstm, direction)
         states.append(hidden)
     return np.stack(states)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("depth", [1, 2])
 @torch.no_grad()
-def test_a_step_equals_the_equations_and_the_fused_layer() -> None:
+def test_a_layer_step_by_step_equals_the_whole_sequence(cell: str, depth: int) -> None:
     torch.manual_seed(0)
-    lstm = nn.LSTM(3, 4, batch_first=True).double()
-    inputs, hidden, cell = (torch.randn(*s).double() for s in ((2, 5, 3), (2, 4), (2, 4)))
-    fused, (last_hidden, last_cell) = lstm(inputs, (hidden[None], cell[None]))
-    by_hand = [
-        lstm_by_hand(*(x[row].numpy() for x in (inputs, hidden, cell)), lstm) for row in (0, 1)
-    ]
-    close(fused, torch.from_numpy(np.stack(by_hand)))
+    layer = make_layer(cell, 3, 4, depth=depth).double()
+    inputs = torch.randn(2, 5, 3).double()
+    state = tuple(torch.randn(2, 4).double() for _ in range(CELLS[cell].states))
+    whole, final = layer(inputs, tuple(tensor[None] for tensor in state))
     for time in range(5):
-        hidden, cell = lstm_step(lstm, inputs[:, time], hidden, cell)
-        close(hidden, fused[:, time])
-    close(hidden, last_hidden[0])
-    close(cell, last_cell[0])
+        output, state = layer.step(inputs[:, time], state)
+        close(output, whole[:, time])
+    for one, other in zip(state, final, strict=True):
+        close(one, other[0])
 
 
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("depth", [1, 2])
 @torch.no_grad()
-def test_the_bidirectional_stack_equals_the_equations(residual: bool) -> None:
+def test_packed_equals_padded_and_backwards_is_forwards_on_the_reverse(
+    cell: str, depth: int
+) -> None:
+    """With first states that differ, and lengths out of order."""
     torch.manual_seed(0)
-    stack = BidirectionalStack(3, 4, 2, residual, dropout=0.5).double().eval()
+    layer = make_layer(cell, 3, 4, True, depth).double()
+    inputs, lengths = torch.randn(3, 5, 3).double(), [2, 5, 3]
+    first = tuple(torch.randn(2, 3, 4).double() for _ in range(CELLS[cell].states))
+    packed = pack_padded_sequence(inputs, torch.tensor(lengths), True, False)
+    outputs, finals = layer(packed, first)
+    padded, _ = pad_packed_sequence(outputs, batch_first=True)
+    for row, length in enumerate(lengths):
+        start = tuple(tensor[:, row : row + 1] for tensor in first)
+        alone, final = layer(inputs[row : row + 1, :length], start)
+        close(padded[row, :length], alone[0])
+        for one, other in zip(finals, final, strict=True):
+            close(one[:, row], other[:, 0])
+        ways = torch.tensor([1, 0])  # a network whose directions change places
+        swapped, _ = twin(layer)(
+            inputs[row : row + 1, :length].flip(1), tuple(tensor[ways] for tensor in start)
+        )
+        close(swapped[0].flip(0).roll(4, 1), alone[0])
+
+
+def twin(layer: Any) -> Any:
+    """The same layer with its directions changed."""
+    other = copy.deepcopy(layer)
+    if isinstance(other, KernelLayer):
+        weights = dict(layer.kernel.named_parameters())
+        for name, parameter in other.kernel.named_parameters():
+            backward = name.endswith("_reverse")
+            source = name.removesuffix("_reverse") if backward else f"{name}_reverse"
+            parameter.copy_(weights[source])
+    else:
+        half = len(other.cells) // 2
+        other.cells = nn.ModuleList([*other.cells[half:], *other.cells[:half]])
+    return other
+
+
+@torch.no_grad()
+def test_the_layer_normalised_lstm_equals_its_equations() -> None:
+    torch.manual_seed(0)
+    cell = CELLS["layer-norm-lstm"](3, 4).double()
+    for parameter in cell.parameters():
+        parameter.copy_(torch.randn_like(parameter))
+    x, h, c = (torch.randn(n).double() for n in (3, 4, 4))
+    sums = (cell.weight_ih @ x + cell.weight_hh @ h).view(4, 4)
+    mean, variance = sums.mean(1, keepdim=True), sums.var(1, unbiased=False, keepdim=True)
+    gain, shift = (torch.stack([getattr(n, p) for n in cell.norms]) for p in ("weight", "bias"))
+    i, f, g, o = gain * (sums - mean) / (variance + 1e-5).sqrt() + shift
+    new = f.sigmoid() * c + i.sigmoid() * g.tanh()
+    state = cell.advance(cell.project(x[None]), (h[None], c[None]))
+    close(state[1][0], new)
+    close(cell.output(state)[0], o.sigmoid() * new.tanh())
+
+
+@torch.no_grad()
+def test_the_ssru_equals_its_equations() -> None:
+    torch.manual_seed(0)
+    cell = CELLS["ssru"](3, 4).double()
+    for parameter in cell.parameters():
+        parameter.copy_(torch.randn_like(parameter))
+    x, c = (torch.randn(n).double() for n in (3, 4))
+    forget, new = (cell.weight_ih @ x + cell.bias_ih).view(2, 4)
+    forget = forget.sigmoid()
+    state = cell.advance(cell.project(x[None]), (c[None],))
+    close(state[0][0], forget * c + (1 - forget) * new)
+    close(cell.output(state)[0], (forget * c + (1 - forget) * new).clamp(min=0))
+
+
+@pytest.mark.parametrize("residual_from", [0, 2, 3])
+@torch.no_grad()
+def test_the_bidirectional_stack_equals_the_equations(residual_from: int) -> None:
+    torch.manual_seed(0)
+    layers = [make_layer("lstm", 3 if number == 0 else 8, 4, True) for number in range(3)]
+    stack = RecurrentStack(layers, residual_from, Dropout(0.5)).double().eval()
     lengths = [5, 2]
     inputs = torch.randn(2, 5, 3).double()
     packed = pack_padded_sequence(inputs, torch.tensor(lengths), True, False)
-    output, summary, _ = stack(packed)
+    output, finals = stack(packed)
     states = pad_packed_sequence(output, batch_first=True)[0]
     for row, length in enumerate(lengths):
         below = inputs[row, :length].numpy()
-        for number, lstm in enumerate(stack.layers):
-            assert isinstance(lstm, nn.LSTM)
+        for number, layer in enumerate(stack.layers, start=1):
+            lstm = kernel(layer)
             zero = np.zeros(4)
             forward = lstm_by_hand(below, zero, zero, lstm)
             backward = lstm_by_hand(below[::-1], zero, zero, lstm, "_reverse")[::-1]
             both = np.concatenate((forward, backward), 1)
-            below = both + below if residual and number > 0 else both
+            below = both + below if 0 < residual_from <= number else both
+            close(finals[number - 1][0][0, row], torch.from_numpy(forward[-1]))
+            close(finals[number - 1][0][1, row], torch.from_numpy(backward[0]))
         close(states[row, :length], torch.from_numpy(below))
-        close(summary[row], torch.from_numpy(np.concatenate((forward[-1], backward[0]))))
 
 
-@pytest.mark.parametrize("residual", [True, False])
-def test_the_parallel_wiring_equals_its_equations(residual: bool) -> None:
+@pytest.mark.parametrize("residual_from", [0, 2])
+def test_the_parallel_wiring_equals_its_equations(residual_from: int) -> None:
     """Two layers with dot attention, written out from the docstrings of the decoder."""
-    model = network(decoder_layers=2, attention="dot", bridge="learned", residual=residual)
-    assert model.encoder.stack.residual == residual
+    model = network(
+        decoder_layers=2, attention="dot", bridge="learned", residual_from=residual_from
+    )
+    assert model.encoder.stack.residual_from == residual_from
     decoder = model.decoder
     source, lengths = sentences([4])
     target = torch.tensor([[3, 1, 5]])
-    states, _, summary = model.encoder(source, lengths)
-    assert decoder.bridge is not None
-    first = torch.tanh(decoder.bridge(summary))[0].detach().numpy().reshape(2, 2, 8)
+    states, _, final = model.encoder(source, lengths)
+    assert decoder.bridge.project is not None
+    summary = final[0].flatten(1)  # both directions' last hidden states side by side
+    first = torch.tanh(decoder.bridge.project(summary))[0].detach().numpy().reshape(2, 2, 8)
     memory = states[0].detach().numpy()
     inputs = decoder.embedding.weight[target[0]].detach().numpy() * 6**0.5
-    bottom, above = decoder.layers
-    assert isinstance(bottom, nn.LSTM)
-    assert isinstance(above, nn.LSTM)
+    bottom, above = map(kernel, decoder.layers)
     low = lstm_by_hand(inputs, *first[0], bottom)
     energy = np.exp(low @ memory.T)
     context = energy / energy.sum(1, keepdims=True) @ memory
     high = lstm_by_hand(np.concatenate((low, context), 1), *first[1], above)
-    high = high + low if residual else high
+    high = high + low if residual_from else high
     weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
     vectors = np.concatenate((high, context), 1) @ weight.T + bias
     close(model(source, lengths, target)[0], torch.from_numpy(vectors))
@@ -284,8 +380,7 @@ def test_input_feeding_equals_its_equations() -> None:
     target = torch.tensor([[3, 1, 5]])
     memory = model.encoder(source, lengths).states[0].detach().numpy()
     inputs = decoder.embedding.weight[target[0]].detach().numpy() * 6**0.5
-    (lstm,) = decoder.layers
-    assert isinstance(lstm, nn.LSTM)
+    (lstm,) = map(kernel, decoder.layers)
     bilinear = decoder.attention.project.weight.detach().numpy()
     weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
     vector, vectors = np.zeros(6), []
@@ -300,15 +395,76 @@ def test_input_feeding_equals_its_equations() -> None:
     close(model(source, lengths, target)[0], torch.from_numpy(np.stack(vectors)))
 
 
-def test_initial_lstm_weights() -> None:
+def test_the_conditional_wiring_equals_its_equations() -> None:
+    """Two cells a step, the context between them, and a layer above that sees it too."""
+    model = network(
+        wiring="conditional", attention="general", bridge="zero", decoder_layers=2, residual_from=0
+    )
+    decoder = model.decoder
+    source, lengths = sentences([4])
+    target = torch.tensor([[3, 1, 5]])
+    memory = model.encoder(source, lengths).states[0].detach().numpy()
+    inputs = decoder.embedding.weight[target[0]].detach().numpy() * 6**0.5
+    asking, above, reading = map(kernel, (*decoder.layers, decoder.second))
+    bilinear = decoder.attention.project.weight.detach().numpy()
+    weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
+    state, vectors, high = (np.zeros(8), np.zeros(8)), [], []
+    for x in inputs:
+        state = lstm_step_by_hand(x, *state, asking)
+        energy = np.exp(memory @ bilinear.T @ state[0])
+        context = energy / energy.sum() @ memory
+        state = lstm_step_by_hand(context, *state, reading)
+        high.append(np.concatenate((state[0], context)))
+        top = lstm_by_hand(np.stack(high), np.zeros(8), np.zeros(8), above)[-1]
+        vectors.append(weight @ np.concatenate((top, context)) + bias)
+    close(model(source, lengths, target)[0], torch.from_numpy(np.stack(vectors)))
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+@pytest.mark.parametrize("bridge", ["zero", "last", "mean", "learned"])
+@torch.no_grad()
+def test_the_first_state_of_the_decoder(bridge: str, cell: str) -> None:
+    model = network(bridge=bridge, encoder_cell=cell, decoder_cell=cell, decoder_layers=2)
+    source, lengths = sentences([4, 2])
+    memory = model.encoder(source, lengths)
+    layers = model.decoder.start(memory).layers
+    assert len(layers) == 2
+    for number, state in enumerate(layers):
+        assert len(state) == CELLS[cell].states
+        for part, tensor in enumerate(state):
+            for row, length in enumerate(lengths.tolist()):
+                if bridge == "zero":
+                    expected = torch.zeros(8).double()
+                elif bridge == "last":
+                    expected = (memory.final[part][row, 0] + memory.final[part][row, 1]) / 2
+                else:
+                    known = memory.states[row, :length].mean(0)
+                    if bridge == "learned":
+                        known = torch.cat((memory.final[0][row, 0], memory.final[0][row, 1]))
+                    place = (number * len(state) + part) * 8
+                    expected = torch.tanh(model.decoder.bridge.project(known))[place : place + 8]
+                close(tensor[row], expected)
+
+
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("depth", [1, 2])
+def test_first_weights(cell: str, depth: int) -> None:
     torch.manual_seed(0)
-    lstm = nn.LSTM(6, 5, bidirectional=True)
-    initialize_lstm(lstm)
-    for direction in ("", "_reverse"):
-        for gate in getattr(lstm, f"weight_hh_l0{direction}").detach().chunk(4):
-            close(gate @ gate.T, torch.eye(5), 1e-5)
-        bias = getattr(lstm, f"bias_ih_l0{direction}") + getattr(lstm, f"bias_hh_l0{direction}")
-        assert bias.tolist() == [0.0] * 5 + [1.0] * 5 + [0.0] * 10  # i, f, g, o
+    layer = make_layer(cell, 6, 5, True, depth)
+    layer.reset_parameters()
+    parameters = dict(layer.named_parameters())
+    for name, parameter in parameters.items():
+        if "weight_hh" in name:
+            for gate in parameter.detach().split(5):
+                close(gate @ gate.T, torch.eye(5), 1e-5)
+        if "bias_ih" in name:
+            state = parameters.get(name.replace("_ih", "_hh"), torch.zeros_like(parameter))
+            bias = (parameter + state).view(-1, 5).tolist()
+            # One for f of i, f, g, o; for z of r, z, n; for f of the SSRU's.
+            keeping = {"lstm": 1, "gru": 1, "ssru": 0}.get(cell)
+            assert bias == [[float(gate == keeping)] * 5 for gate in range(len(bias))]
+    norms = [m.bias.tolist() for n, m in layer.named_modules() if isinstance(m, nn.LayerNorm)]
+    assert norms == [[float(gate == 1)] * 5 for _ in range(len(norms) // 4) for gate in range(4)]
 
 
 # Dropout
@@ -316,7 +472,7 @@ def test_initial_lstm_weights() -> None:
 
 def test_word_dropout_blanks_whole_tokens_in_training_alone() -> None:
     torch.manual_seed(0)
-    embedding = Embedding(50, 8, dropout=0.0, word_dropout=0.3)
+    embedding = Embedding(50, 8, Dropout(0.0), word_dropout=0.3)
     tokens = torch.randint(50, (40, 50))
     plain = embedding.eval()(tokens)
     dropped = embedding.train()(tokens)
@@ -328,7 +484,7 @@ def test_word_dropout_blanks_whole_tokens_in_training_alone() -> None:
 
 def test_embeddings_have_unit_variance_and_their_table_suits_the_output_layer() -> None:
     torch.manual_seed(0)
-    embedding = Embedding(400, 64, 0.0, 0.0)
+    embedding = Embedding(400, 64, Dropout(0.0), 0.0)
     assert embedding(torch.arange(400)).std().item() == pytest.approx(1, abs=0.05)
     assert embedding.weight.std().item() == pytest.approx(1 / 8, abs=0.01)
 
@@ -352,6 +508,54 @@ def test_each_dropout_acts_in_training_alone(wiring: str, dropout: str) -> None:
     close(silent.train()(*arguments), plain)
 
 
+def blanked(vectors: Tensor) -> Tensor:
+    return vectors == 0
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_locked_dropout_blanks_the_same_units_all_along_a_sentence(locked: bool) -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.4, locked)
+    vectors, lengths = torch.ones(3, 7, 50), [4, 7, 2]
+    packed = pack_padded_sequence(vectors, torch.tensor(lengths), True, False)
+    assert dropout.eval()(vectors).equal(vectors)
+    dropout.train()
+    unpacked = pad_packed_sequence(dropout(packed), batch_first=True)[0]
+    for dropped in (dropout(vectors), unpacked):
+        rows = [row[:length] for row, length in zip(dropped, lengths, strict=True)]
+        assert torch.cat(rows).unique().tolist() == [0, pytest.approx(1 / 0.6)]
+        for row in rows:
+            assert (blanked(row) == blanked(row[0])).all() == locked
+            assert 0.2 < blanked(row).float().mean() < 0.6
+        assert not blanked(rows[0][0]).equal(blanked(rows[1][0]))
+
+
+@pytest.mark.parametrize("wiring", WIRINGS)
+@pytest.mark.parametrize("locked", [True, False])
+def test_the_decoder_locks_its_dropout_in_every_wiring(wiring: str, locked: bool) -> None:
+    model = network(
+        wiring=wiring,
+        decoder_layers=2,
+        layer_dropout=0.5,
+        context_dropout=0.5,
+        output_dropout=0.5,
+        locked_dropout=locked,
+    ).train()
+    seen: dict[str, list[Tensor]] = {"output": [], "layer": []}
+    model.decoder.combine.register_forward_pre_hook(lambda _, x: seen["output"].append(x[0]))
+    above = model.decoder.layers[1]
+    step = above.step
+    above.step = lambda x, state: (seen["layer"].append(x), step(x, state))[1]
+    above.register_forward_pre_hook(lambda _, x: seen["layer"].append(x[0]))
+    model(*sentences([4, 3]), torch.ones(2, 6, dtype=torch.long))
+    for name, parts in seen.items():
+        vectors = parts[0] if wiring == "parallel" else torch.stack(parts, 1)
+        assert vectors.shape[:2] == (2, 6), name
+        same = (blanked(vectors) == blanked(vectors[:, :1])).all((1, 2))
+        assert same.tolist() == [locked, locked], name
+        assert not blanked(vectors[0]).equal(blanked(vectors[1])), name
+
+
 # Tied weights and refusals
 
 
@@ -365,28 +569,70 @@ def test_tied_weights_are_one_parameter(tie: str) -> None:
     assert sum(p.shape == (VOCABULARY, 6) for p in model.parameters()) == tables
 
 
-@pytest.mark.parametrize(("wiring", "attention"), SOME)
-def test_every_parameter_learns(wiring: str, attention: str) -> None:
-    model = network(
-        wiring=wiring,
-        attention=attention,
-        encoder_layers=2,
-        decoder_layers=2,
-        tie_embeddings="none",
-    )
+@every
+def test_every_parameter_learns(chosen: Chosen) -> None:
+    model = network(**chosen)
     source, lengths = sentences([4, 3])
     vectors = model(source, lengths, torch.randint(VOCABULARY, (2, 4)))
     model.output(vectors).square().sum().backward()
-    idle = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    # A softmax does not feel what all its scores share.
-    assert idle in ([], ["decoder.attention.key.bias"])
+    idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
+    # A softmax does not feel what all its scores share; an unread memory; what reads no input.
+    idle -= {"decoder.attention.key.bias"}
+    if chosen["attention"] == "none":
+        idle -= {"encoder.project.weight"}
+    assert not {n for n in idle if dict(model.named_parameters())[n].numel()}
 
 
-def test_clashing_options_are_refused_by_name() -> None:
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (
+            {"attention": "multi-head", "attention_heads": 3},
+            ["attention_heads: 3", "hidden_size 8"],
+        ),
+        ({"attention": "multi-head-additive", "attention_heads": 3}, ["attention_heads: 3"]),
+        ({"attention": "location-aware"}, ["attention: location-aware", "wiring: parallel"]),
+        ({"coverage": True}, ["coverage: true", "wiring: parallel"]),
+        (
+            {"attention": "none", "wiring": "input-feeding"},
+            ["attention is none", "wiring: input-feeding"],
+        ),
+        (
+            {"attention": "none", "wiring": "conditional"},
+            ["attention is none", "wiring: conditional"],
+        ),
+        ({"attention": "none", "bridge": "zero"}, ["attention: none", "bridge: zero"]),
+        ({"attention": "none", "coverage": True}, ["attention is none", "coverage: true"]),
+        (
+            {"bridge": "last", "encoder_cell": "gru"},
+            ["bridge: last", "encoder_cell: gru", "decoder_cell: lstm"],
+        ),
+        (
+            {"bridge": "last", "decoder_cell": "ssru", "encoder_cell": "layer-norm-lstm"},
+            ["bridge: last", "encoder_cell: layer-norm-lstm", "decoder_cell: ssru"],
+        ),
+    ],
+    ids=str,
+)
+def test_clashing_options_are_refused_by_name(options: Chosen, named: list[str]) -> None:
+    with pytest.raises(ValueError, match=r"^model\.") as caught:
+        Architecture(hidden_size=8, **options)
+    assert all(f"model.{name}" in str(caught.value) for name in named if " is " not in name)
+    assert all(name in str(caught.value) for name in named)
+    assert "choose" in str(caught.value)
+
+
+def test_what_clashes_in_one_wiring_goes_in_another() -> None:
+    for wiring in ("input-feeding", "conditional"):
+        for coverage in (False, True):
+            Architecture(attention="location-aware", wiring=wiring, coverage=coverage)
+    Architecture(attention="none", bridge="last")
+    Architecture(bridge="last", encoder_cell="gru", decoder_cell="elman-relu")
+
+
+def test_vocabularies_that_cannot_be_tied_are_refused_by_name() -> None:
     with pytest.raises(ValueError, match=r"tie_embeddings: three-way.*tokenizer\.joint"):
         Seq2Seq(Architecture(tie_embeddings="three-way"), 10, 11)
-    with pytest.raises(ValueError, match=r"attention_heads: 3.*hidden_size 8"):
-        Seq2Seq(Architecture(hidden_size=8, attention="multi-head", attention_heads=3), 10, 10)
 
 
 @pytest.mark.parametrize(
@@ -397,6 +643,10 @@ def test_clashing_options_are_refused_by_name() -> None:
         ("encoder_layers", 0),
         ("decoder_layers", 0),
         ("attention_heads", 0),
+        ("encoder_transition_depth", 0),
+        ("decoder_transition_depth", 0),
+        ("residual_from", 1),
+        ("residual_from", -1),
         ("layer_dropout", 1.5),
         ("word_dropout", -0.1),
     ],
