@@ -251,6 +251,9 @@ class Evaluation:
         default_factory=lambda: ["bleu", "chrf"]
     )
     """Scores, each kept with its sacreBLEU signature."""
+    gradient_flow: bool = False
+    """Show in the report how far back through the decoder's states the loss of the last token is
+    felt, on validation text."""
 
 
 @dataclass(frozen=True)

@@ -198,10 +198,7 @@ class Translator:
             For each pair the natural logarithm of the translation's probability and its number of
             tokens, both with the end of sentence.
         """
-        if len(sources) != len(targets):
-            raise MTError(f"{len(sources)} sources but {len(targets)} targets to score")
-        held, encoded = self._encode_sources(sources, range(len(sources)), first_line)
-        wanted = self._encode_targets(targets, held)
+        encoded, wanted = self.encode_pairs(sources, targets, first_line)
         scores = [(0.0, 0)] * len(sources)
         self.model.eval()
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
@@ -218,6 +215,18 @@ class Translator:
             for number, total in zip(numbers, chosen.sum(1).tolist(), strict=True):
                 scores[number] = (total, len(wanted[number]) + 1)
         return scores
+
+    def encode_pairs(
+        self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Turn sentences and their translations into tokens, without special ones.
+
+        Arguments are those of `score`. A target's placeholders are masked as its source's are.
+        """
+        if len(sources) != len(targets):
+            raise MTError(f"{len(sources)} sources but {len(targets)} targets to score")
+        held, encoded = self._encode_sources(sources, range(len(sources)), first_line)
+        return encoded, self._encode_targets(targets, held)
 
     def _encode_sources(
         self, texts: Sequence[str], numbers: Sequence[int], first_line: int

@@ -92,16 +92,22 @@ def line_chart(
     *,
     mark: str | None = None,
     from_zero: bool = False,
+    x_name: str = "updates",
+    log: bool | None = None,
 ) -> Markup:
-    """Return a `<figure>` of lines over updates, each with its last value at its end.
+    """Return a `<figure>` of lines, over updates unless `x_name` says otherwise, each with its last
+    value at its end.
 
     `mark="max"` names the highest point. Long series are drawn as means of equal spans with a band
     from the least to the greatest value. The y axis is logarithmic where a spike would otherwise
-    flatten all the rest.
+    flatten all the rest, or where `log` says so; zeros are then left out.
     """
+    if log:
+        lines = [line._replace(points=[p for p in line.points if p[1] > 0]) for line in lines]
     ys = [y for line in lines for _, y in line.points]
     xs = [x for line in lines for x, _ in line.points]
-    log = min(ys) > 0 and max(ys) > 20 * median(ys)
+    if log is None:
+        log = min(ys) > 0 and max(ys) > 20 * median(ys)
     y_ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(0 if from_zero else min(ys), max(ys))
     x_ticks = _ticks(0, max(xs))
     x_of = _scale(0, max(xs), _LEFT, WIDTH - _RIGHT)
@@ -112,7 +118,7 @@ def line_chart(
     def y_of(y: float) -> float:
         return linear(curve(y))
 
-    parts = _axes(x_ticks, y_ticks, x_of, y_of, WIDTH - _RIGHT, "updates")
+    parts = _axes(x_ticks, y_ticks, x_of, y_of, WIDTH - _RIGHT, x_name)
     ends: list[tuple[float, float, Series]] = []
     for line in lines:
         spans = _spans(line.points)

@@ -68,6 +68,8 @@ class ReportData:
     """The resolved recipe."""
     translations_per_second: float | None = None
     """Speed of decoding the test sets, in sentences per second."""
+    gradient_flow: list[tuple[int, float]] | None = None
+    """See `mt.evaluation.gradients.gradient_flow`."""
 
 
 def write_report(path: str | Path, data: ReportData) -> None:
@@ -83,7 +85,7 @@ def report_html(data: ReportData) -> str:
     """Return the text of the page."""
     parts = [
         ("verdict", None, _verdict(data)),
-        ("training", "Training", _training(data.curves)),
+        ("training", "Training", _training(data.curves, data.gradient_flow)),
         ("cleaning", "Cleaning", _cleaning(data.cleaning)),
         ("examples", "Examples", _examples(data)),
         ("recipe", "Recipe", _recipe(data.recipe_yaml)),
@@ -181,8 +183,19 @@ def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
 # -- Training, cleaning, recipe --------------------------------------------------------------------
 
 
-def _training(metrics: Path | None) -> Markup | None:
+def _training(metrics: Path | None, flow: list[tuple[int, float]] | None) -> Markup | None:
     figures = plots.training_curves(metrics) if metrics is not None else []
+    if flow:
+        points = [(float(distance), norm) for distance, norm in flow]
+        figures.append(
+            plots.line_chart(
+                "Gradient flow",
+                "norm by the decoder's state, back from the last token",
+                [plots.Series("", points)],
+                x_name="steps back",
+                log=True,
+            )
+        )
     return element("div", *figures, class_="charts") if figures else None
 
 

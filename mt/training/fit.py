@@ -18,6 +18,7 @@ from mt.bundle import Bundle, load_bundle, save_bundle
 from mt.corpus import ParallelCorpus, cleaning_table, load_corpus
 from mt.errors import MTError
 from mt.evaluation.card import model_card
+from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, placeholder_fidelity, write_scores
 from mt.nn.seq2seq import Seq2Seq
@@ -35,6 +36,8 @@ from mt.training.validation import Validation, ValidationSet, across_devices
 from mt.translator import Translator
 
 _log = logging.getLogger("mt")
+_FLOW_SENTENCES = 200
+"""Validation pairs that the report's gradient flow is measured on."""
 
 
 def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = False) -> None:
@@ -205,6 +208,10 @@ def _evaluate(
     described = published(recipe)
     card = model_card(bundle.languages, [*facts, *fidelity], all_scores, described)
     save_bundle(bundle._replace(card=card), run.bundle)
+    flow = None
+    if recipe.evaluation.gradient_flow:
+        pairs = corpus.valid[:_FLOW_SENTENCES]
+        flow = gradient_flow(translator, pairs["source"], pairs["target"])
     write_report(
         run.path / "report.html",
         ReportData(
@@ -214,6 +221,7 @@ def _evaluate(
             facts=facts,
             cleaning=[(rule.rule, rule.dropped) for rule in corpus.cleaning],
             curves=run.path / "metrics.csv",
+            gradient_flow=flow,
             recipe_yaml=described,
             translations_per_second=sentences / seconds if seconds else None,
         ),
