@@ -86,7 +86,7 @@ def measure(folder: Path, pairs: int) -> None:
     tokenizer = train_tokenizer(spec, sentences)
     row("tokenizer, on 200,000 sentences")
     batching = Batching(tokens=1200, subword_sampling=0.1)
-    text = ParallelText(corpus.batches(), Tokenizers(tokenizer, tokenizer), spec, batching)
+    text = ParallelText(corpus.batches(), Tokenizers(tokenizer, tokenizer), batching)
     row("tokenized")
     text.plan(batching.tokens, 1, 0)
     row("an epoch planned")

@@ -12,7 +12,6 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
-from mt.recipe import TokenizerSpec
 from mt.tokenizer import UNK, Tokenizer
 
 _SPACE = "▁"
@@ -28,19 +27,17 @@ class SubwordSampler:
 
     Args:
         tokenizer: The model.
-        spec: How it was trained.
         strength: See above; 0 gives BPE's best segmentation and unigram's uniform distribution.
     """
 
-    def __init__(self, tokenizer: Tokenizer, spec: TokenizerSpec, strength: float):
+    def __init__(self, tokenizer: Tokenizer, strength: float):
         processor = tokenizer.processor
         self._strength = strength
         self._ids: dict[str, int] = {}
         self._scores: dict[str, float] = {}
         self._bytes: dict[int, int] = {}
         self._spelling: list[bytes] = []
-        symbols = {s.replace(" ", _SPACE) for s in (*spec.user_symbols, *tokenizer.symbols)}
-        self._whole = {UNK, *map(processor.piece_to_id, symbols)}
+        self._whole = {UNK, *tokenizer.user_defined}
         for number in range(len(tokenizer)):
             piece = processor.id_to_piece(number)
             if processor.is_byte(number):
@@ -56,7 +53,7 @@ class SubwordSampler:
         self._longest = max(map(len, self._scores), default=1)
         self._words = re.compile(f"{_SPACE}*[^{_SPACE}]*")
         self._split: Callable[[str, random.Random], list[str]] = (
-            self._merge if spec.kind == "bpe" else self._draw
+            self._merge if tokenizer.kind == "bpe" else self._draw
         )
 
     def sample(self, sentences: Sequence[Sequence[int]], seed: int) -> list[list[int]]:

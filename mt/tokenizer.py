@@ -8,7 +8,8 @@ import json
 import random
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
-from typing import NamedTuple
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import sentencepiece
 
@@ -46,6 +47,33 @@ class Tokenizer:
                 "the tokenizer model numbers its special tokens otherwise than "
                 "pad 0, unk 1, bos 2, eos 3; train it with `mt tokenizer`"
             )
+
+    @cached_property
+    def _proto(self) -> Any:
+        from sentencepiece.sentencepiece_model_pb2 import ModelProto  # for training alone
+
+        proto = ModelProto()
+        proto.ParseFromString(self.model)
+        return proto
+
+    @property
+    def kind(self) -> Literal["bpe", "unigram"]:
+        """How the model segments.
+
+        Raises:
+            MTError: In a way that is neither.
+        """
+        kinds: dict[int, Literal["bpe", "unigram"]] = {1: "unigram", 2: "bpe"}
+        kind = kinds.get(self._proto.trainer_spec.model_type)
+        if kind is None:
+            raise MTError("the tokenizer model is neither of kind bpe nor unigram; train another")
+        return kind
+
+    @property
+    def user_defined(self) -> list[int]:
+        """Ids of the pieces that are never split: user symbols and those of placeholders."""
+        pieces = self._proto.pieces
+        return [number for number, piece in enumerate(pieces) if piece.type == piece.USER_DEFINED]
 
     def __len__(self) -> int:
         """Tokens of the vocabulary, special ones included."""

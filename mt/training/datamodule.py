@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from mt.batches import Batch, Ints, Sentences, collate, plan_updates, share
 from mt.placeholders import find, mask
-from mt.recipe import Batching, TokenizerSpec
+from mt.recipe import Batching
 from mt.subwords import SubwordSampler
 from mt.tokenizer import PAD, Tokenizers
 
@@ -43,7 +43,6 @@ class ParallelText:
     Args:
         batches: Raw source sentences and, line by line, their translations, a batch at a time.
         tokenizers: Their tokenizers.
-        spec: How the tokenizers were trained.
         batching: Pairs with a side over its `max_length` tokens are left out.
     """
 
@@ -51,12 +50,11 @@ class ParallelText:
         self,
         batches: Iterable[tuple[Sequence[str], Sequence[str]]],
         tokenizers: Tokenizers,
-        spec: TokenizerSpec,
         batching: Batching,
     ):
         strength = batching.subword_sampling
         self.samplers = [
-            SubwordSampler(tokenizer, spec, strength) for tokenizer in tokenizers if strength > 0
+            SubwordSampler(tokenizer, strength) for tokenizer in tokenizers if strength > 0
         ]
         self.batching = batching
         self.sources, self.targets = (Sentences(len(tokenizer)) for tokenizer in tokenizers)

@@ -73,7 +73,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         _log.info("chosen     %s", reason)
     tokenizers = _tokenizers(recipe, corpus)
     _log.info("tokenizer  %s", " + ".join(f"{len(t):,} tokens" for t in dict.fromkeys(tokenizers)))
-    text = ParallelText(corpus.batches(), tokenizers, recipe.tokenizer, recipe.batches)
+    text = ParallelText(corpus.batches(), tokenizers, recipe.batches)
     if len(text.kept) == 0:
         raise MTError("batches.max_length: every training pair is longer; raise it")
     described = environment(recipe.seed, corpus.digest)

@@ -110,3 +110,88 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+def r_drop_cross_entropy(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    targets: Tensor,
+    smoothing: float,
+    strength: float,
+) -> Loss:
+    r"""Compute the loss of R-Drop (Liang et al., arXiv:2106.14448): two passes that must agree.
+
+    With p and q what two passes with different dropout predict for a token, it is
+    ½ (H(p) + H(q)) + α/4 (KL(p‖q) + KL(q‖p)), half of the paper's, where H is the label-smoothed
+    cross-entropy of `linear_cross_entropy`. Logits exist for a chunk of tokens at a time, in both
+    passes; the gradient of KL(p‖q) is p * (log p - log q - KL(p‖q)) with respect to p's logits and
+    q - p with respect to q's.
+
+    Args:
+        features: `(2N, E)`: those of one pass, then those of the other.
+        weight: `(V, E)`.
+        bias: `(V,)`.
+        targets: `(N,)` token ids, no padding among them.
+        smoothing: ε, from 0 to 1.
+        strength: α, at least 0.
+
+    Returns:
+        Sums over the N tokens; `nll` is the mean of both passes.
+    """
+    apply: Callable[..., tuple[Tensor, Tensor]] = _RDropCrossEntropy.apply
+    return Loss(*apply(features, weight, bias, targets, smoothing, strength))
+
+
+class _RDropCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        features: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        smoothing: float,
+        strength: float,
+    ) -> tuple[Tensor, Tensor]:
+        rows, vocabulary, compute = len(targets), len(weight), features.dtype
+        exact = torch.promote_types(compute, torch.float32)
+        w, b = weight.to(compute), bias.to(exact)
+        smoothed = features.new_zeros((), dtype=exact)
+        nll = features.new_zeros((), dtype=exact)
+        d_features = torch.empty_like(features)
+        d_weight = torch.zeros_like(weight, dtype=exact)
+        d_bias = torch.zeros_like(bias, dtype=exact)
+        elements = _CHUNK_ELEMENTS_GPU if features.is_cuda else _CHUNK_ELEMENTS
+        size = max(1, elements // (2 * vocabulary))
+        passes = features[:rows], features[rows:]
+        for start in range(0, rows, size):
+            t = targets[start : start + size]
+            f = [one[start : start + size] for one in passes]
+            logs = [torch.mm(one, w.t()).to(exact).add_(b).log_softmax(1) for one in f]
+            probabilities = [log.exp() for log in logs]
+            difference = logs[0] - logs[1]
+            for which, sign in ((0, 1), (1, -1)):
+                log, p, q = logs[which], probabilities[which], probabilities[1 - which]
+                apart = sign * difference
+                divergence = (p * apart).sum(1, keepdim=True)
+                chosen = log.gather(1, t[:, None]).sum()
+                nll -= chosen / 2
+                smoothed -= (1 - smoothing) / 2 * chosen + smoothing / (2 * vocabulary) * log.sum()
+                smoothed += strength / 4 * divergence.sum()
+                d_logits = p * (apart - divergence + 1) - q
+                d_logits.mul_(strength / 4).add_(p, alpha=0.5).sub_(smoothing / (2 * vocabulary))
+                at_target = torch.full_like(t, (smoothing - 1) / 2, dtype=exact)
+                d_logits.scatter_add_(1, t[:, None], at_target[:, None])
+                narrow = d_logits.to(compute)
+                place = which * rows + start
+                d_features[place : place + len(t)] = narrow @ w
+                d_weight += narrow.t() @ f[which]
+                d_bias += d_logits.sum(0)
+        ctx.save_for_backward(d_features, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
+        ctx.mark_non_differentiable(nll)
+        return smoothed, nll
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return (*_LinearCrossEntropy.backward(ctx, *grads), None)

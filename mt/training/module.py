@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from mt.nn.seq2seq import Seq2Seq
 from mt.recipe import Training
 from mt.tokenizer import PAD
 from mt.training.datamodule import TrainingBatch
-from mt.training.losses import linear_cross_entropy
+from mt.training.losses import linear_cross_entropy, r_drop_cross_entropy
 from mt.training.schedules import learning_rate
 
 
@@ -62,6 +63,9 @@ class TranslationModule(L.LightningModule):
                 model, multi_avg_fn=_exponential_average(training.ema), use_buffers=False
             )
             self.average.requires_grad_(False)
+        self.snapshots: dict[int, list[Tensor]] = {}
+        """The weights at the last validations, by their updates."""
+        self._mean: list[Seq2Seq] = []  # of these; in a list, where Lightning does not see it
         self.learning_rate = 0.0
         """Learning rate of the last update."""
         self.gradient_norm = 0.0
@@ -75,12 +79,28 @@ class TranslationModule(L.LightningModule):
 
     @property
     def best(self) -> Seq2Seq:
-        """The weights to validate and keep: the moving average where there is one."""
+        """The weights to validate and keep: an average where there is one."""
+        if self._mean:
+            return self._mean[0]
         if self.average is None:
             return self.model
         module = self.average.module
         assert isinstance(module, Seq2Seq)
         return module
+
+    def take_snapshot(self, step: int) -> None:
+        """Average the weights with those at the validations before, where the recipe says so."""
+        most = self.training_options.average_validations
+        if most == 1:
+            return
+        self.snapshots[step] = [p.detach().clone() for p in self.model.parameters()]
+        self.snapshots = dict(sorted(self.snapshots.items())[-most:])
+        self._mean = self._mean or [copy.deepcopy(self.model)]
+        with torch.no_grad():
+            for mean, *values in zip(
+                self._mean[0].parameters(), *self.snapshots.values(), strict=True
+            ):
+                mean.copy_(torch.stack(values).mean(dim=0))
 
     def transfer_batch_to_device(
         self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
@@ -101,16 +121,26 @@ class TranslationModule(L.LightningModule):
 
     def loss_sums(self, batch: Batch) -> StepSums:
         """Sum the loss over a batch's target tokens; padding never reaches the output layer."""
-        vectors = self.model(batch.source, batch.source_lengths, batch.target_in)
+        options, output = self.training_options, self.model.output
+        inputs = [batch.source, batch.source_lengths, batch.target_in]
         real = batch.target_out != PAD
-        output = self.model.output
-        loss = linear_cross_entropy(
-            vectors[real],
-            output.weight,
-            output.bias,
-            batch.target_out[real],
-            self.training_options.label_smoothing,
-        )
+        targets = batch.target_out[real]
+        if options.r_drop and self.model.training:  # without dropout, both passes would be the same
+            vectors = self.model(*(torch.cat((part, part)) for part in inputs))
+            features = vectors[torch.cat((real, real))]
+            loss = r_drop_cross_entropy(
+                features,
+                output.weight,
+                output.bias,
+                targets,
+                options.label_smoothing,
+                options.r_drop,
+            )
+        else:
+            features = self.model(*inputs)[real]
+            loss = linear_cross_entropy(
+                features, output.weight, output.bias, targets, options.label_smoothing
+            )
         return StepSums(*loss, int(batch.source_lengths.sum()), int(real.sum()))
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -194,6 +224,7 @@ class TranslationModule(L.LightningModule):
             "skipped": self.skipped,
             "skipped_in_a_row": self.skipped_in_a_row,
             "plateau": self.plateau,
+            "snapshots": self.snapshots,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -114,6 +114,7 @@ class Validation(UpdateCallback):
     def _validate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         assert isinstance(module, TranslationModule)
         began = time.monotonic()
+        module.take_snapshot(trainer.global_step)
         model = module.best
         translator = Translator(self.bundle._replace(model=model), module.device)
         pairs = list(zip(*self.text, strict=True))

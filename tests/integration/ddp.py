@@ -66,7 +66,7 @@ def main() -> None:
         recipe.tokenizer, lambda: [*corpus.train["source"], *corpus.train["target"]]
     )
     tokenizers = Tokenizers(tokenizer, tokenizer)
-    text = ParallelText(corpus.batches(), tokenizers, recipe.tokenizer, recipe.batches)
+    text = ParallelText(corpus.batches(), tokenizers, recipe.batches)
     torch.manual_seed(recipe.seed)
     model = Seq2Seq(recipe.model, len(tokenizer), len(tokenizer))
     updates = recipe.trainer["max_steps"]

@@ -170,3 +170,18 @@ def test_two_checkpoints_are_kept_and_leftovers_go(go: Any, tmp_path: Path) -> N
     go("--trainer.max_steps", 21, "--resume")
     assert len(find_checkpoints(tmp_path / "run/checkpoints")) == 2
     assert not (tmp_path / "run/checkpoints/step-99.part").exists()
+
+
+def test_the_mean_of_the_last_validations_is_kept_and_resumed(go: Any, tmp_path: Path) -> None:
+    averaged = ("--training.ema", 0, "--training.average_validations", 3, "--trainer.max_steps")
+    constant = ("--training.schedule", "constant")
+    straight = go(*averaged, 40, *constant)
+    go(*averaged, 20, *constant, name="parts")
+    parts = go(*averaged, 40, *constant, "--resume", name="parts")
+    scores = [
+        [row["valid_loss"] for row in found if row["valid_loss"]] for found in (straight, parts)
+    ]
+    assert scores[0] == scores[1]
+    go("--training.ema", 0, "--trainer.max_steps", 40, *constant, name="last")
+    kept = {name: Translator.load(tmp_path / name / "bundle").model for name in ("run", "last")}
+    assert not torch.equal(*(model.output.bias for model in kept.values()))

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from mt.batches import Batch
-from mt.recipe import Batching, TokenizerSpec
+from mt.recipe import Batching
 from mt.tokenizer import EOS, PAD, Tokenizer, Tokenizers
 from mt.training.datamodule import BatchStream, ParallelText, Share, TrainingBatch
 
@@ -26,7 +26,6 @@ def parallel(
     return ParallelText(
         [(words[:count], [text[::-1] for text in words[:count]])],
         Tokenizers(tokenizer, tokenizer),
-        TokenizerSpec(vocab_size=300),
         Batching(**options),
     )
 
@@ -146,7 +145,6 @@ def test_the_two_sides_are_sampled_apart(tokenizer: Tokenizer, words: list[str])
     text = ParallelText(
         [(same, same)],
         Tokenizers(tokenizer, tokenizer),
-        TokenizerSpec(vocab_size=300),
         Batching(tokens=120, subword_sampling=0.5),
     )
     batches = [found.batch for found in stream(text, stop=20)]

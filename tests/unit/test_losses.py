@@ -9,10 +9,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from mt.training import losses
-from mt.training.losses import linear_cross_entropy
+from mt.training.losses import linear_cross_entropy, r_drop_cross_entropy
 
 
 def problem(
@@ -156,3 +156,56 @@ def test_a_uniform_model_costs_log_of_the_vocabulary() -> None:
     loss = linear_cross_entropy(*zero, torch.tensor([0, 5, 9]), 0.1)
     assert loss.smoothed.item() == pytest.approx(3 * math.log(10))
     assert loss.nll.item() == pytest.approx(3 * math.log(10))
+
+
+# R-Drop
+
+
+def r_drop_by_pytorch(
+    features: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, smoothing: float, alpha: float
+) -> Tensor:
+    one, other = ((part @ weight.T + bias).log_softmax(1) for part in features.chunk(2))
+    apart = [
+        kl_div(one, other, reduction="sum", log_target=True),
+        kl_div(other, one, reduction="sum", log_target=True),
+    ]
+    ce = [
+        cross_entropy(log, targets, reduction="sum", label_smoothing=smoothing)
+        for log in (one, other)
+    ]
+    return sum(ce, torch.tensor(0.0)) / 2 + alpha / 4 * sum(apart, torch.tensor(0.0))
+
+
+@settings(max_examples=60)
+@given(
+    rows=st.integers(1, 12),
+    vocabulary=st.integers(1, 12),
+    smoothing=st.sampled_from([0.0, 0.1, 1.0]),
+    alpha=st.sampled_from([0.0, 1.0, 5.0]),
+    chunk=st.sampled_from([1, 30, 100, 1 << 20]),
+    seed=st.integers(0, 999),
+)
+def test_r_drop_equals_pytorch(
+    rows: int, vocabulary: int, smoothing: float, alpha: float, chunk: int, seed: int
+) -> None:
+    features, weight, bias, targets = problem(2 * rows, 5, vocabulary, seed)
+    targets, leaves = targets[:rows], (features, weight, bias)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(losses, "_CHUNK_ELEMENTS", chunk)
+        loss = r_drop_cross_entropy(*leaves, targets, smoothing, alpha)
+    expected = r_drop_by_pytorch(*leaves, targets, smoothing, alpha)
+    torch.testing.assert_close(loss.smoothed, expected, rtol=1e-9, atol=1e-9)
+    plain = r_drop_by_pytorch(*leaves, targets, 0.0, 0.0)
+    torch.testing.assert_close(loss.nll, plain, rtol=1e-9, atol=1e-9)
+    actual = torch.autograd.grad(loss.smoothed * 0.3, leaves)
+    for one, other in zip(actual, torch.autograd.grad(expected * 0.3, leaves), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_r_drop_of_no_rows() -> None:
+    features, weight, bias, targets = problem(0)
+    loss = r_drop_cross_entropy(features, weight, bias, targets, 0.1, 5.0)
+    loss.smoothed.backward()
+    assert loss.smoothed.item() == loss.nll.item() == 0
+    assert weight.grad is not None
+    assert not weight.grad.any()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 from test_datamodule import ONE, parallel, stream
 from torch import Tensor
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, kl_div
 
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
@@ -33,10 +34,10 @@ def text(tokenizer: Tokenizer, words: list[str]) -> ParallelText:
     return parallel(tokenizer, words)
 
 
-def network(tokenizer: Tokenizer) -> Seq2Seq:
+def network(tokenizer: Tokenizer, output_dropout: float = 0.0) -> Seq2Seq:
     torch.manual_seed(4)
     architecture = Architecture(
-        embedding_size=12, hidden_size=16, embedding_dropout=0.0, output_dropout=0.0
+        embedding_size=12, hidden_size=16, embedding_dropout=0.0, output_dropout=output_dropout
     )
     return Seq2Seq(architecture, len(tokenizer), len(tokenizer)).double()
 
@@ -185,3 +186,50 @@ def test_many_infinite_gradients_end_the_run(fit: Fit, tokenizer: Tokenizer) -> 
     spoil(module, set(range(2, UPDATES)))
     with pytest.raises(MTError, match=r"diverged: 4 updates in a row .*learning_rate"):
         fit(module)
+
+
+def test_the_mean_of_the_last_validations(tokenizer: Tokenizer) -> None:
+    module = TranslationModule(
+        network(tokenizer), Training(average_validations=3), 1, Budget(1, None)
+    )
+    first = [p.detach().clone() for p in module.model.parameters()]
+    for step in (10, 20, 20, 30, 40):  # the second at 20 takes the place of the first
+        with torch.no_grad():
+            for parameter in module.model.parameters():
+                parameter += step
+        module.take_snapshot(step)
+    # Increases so far at 20, 30 and 40: 50, 80 and 120.
+    for mean, begin in zip(module.best.parameters(), first, strict=True):
+        torch.testing.assert_close(mean, begin + 250 / 3)
+    assert module.best.output.weight is module.best.decoder.embedding.weight
+    with torch.no_grad():
+        module.model.output.bias.zero_()
+    assert module.best.output.bias.all()
+
+
+def test_r_drop_compares_two_passes_with_different_dropout(
+    tokenizer: Tokenizer, text: ParallelText
+) -> None:
+    model = network(tokenizer, output_dropout=0.5)
+    training = Training(r_drop=5.0, label_smoothing=0.1)
+    module = TranslationModule(model, training, 1, Budget(1, None))
+    plain = TranslationModule(model, replace(training, r_drop=0.0), 1, Budget(1, None))
+    batch = text.batch(text.plan(120, 1, 0)[0], 1, 0, (1,)).batch
+    model.train()
+    torch.manual_seed(7)
+    found = module.loss_sums(batch)
+    torch.manual_seed(7)
+    twice = (torch.cat((x, x)) for x in (batch.source, batch.source_lengths, batch.target_in))
+    logits = model.output(model(*twice))
+    one, other = (part[batch.target_out != PAD].log_softmax(1) for part in logits.chunk(2))
+    targets = batch.target_out[batch.target_out != PAD]
+    expected = divergence = torch.zeros((), dtype=torch.float64)
+    for log, rest in ((one, other), (other, one)):
+        loss = cross_entropy(log, targets, reduction="sum", label_smoothing=0.1)
+        divergence = divergence + kl_div(rest, log, reduction="sum", log_target=True)
+        expected = expected + loss / 2
+    assert divergence > 1
+    torch.testing.assert_close(found.smoothed, expected + 5 / 4 * divergence)
+    assert found.target_tokens == len(targets)
+    model.eval()  # then there is nothing to compare
+    torch.testing.assert_close(module.loss_sums(batch), plain.loss_sums(batch))

@@ -69,7 +69,7 @@ def test_the_vocabulary_has_the_symbols_that_its_text_needs(cache: Path, words: 
     assert Tokenizers(two, plain).symbols == []
     assert Tokenizers(two, two).symbols == ["⟦1⟧", "⟦2⟧"]
     best = two.encode(["ab⟦2⟧c ⟦1⟧"])
-    for segmented in (best, SubwordSampler(two, spec, 1).sample(best, 1)):
+    for segmented in (best, SubwordSampler(two, 1).sample(best, 1)):
         assert two.pieces(segmented[0]).count("⟦2⟧") == 1
     assert two.decode(two.encode(["ab ⟦2⟧ c⟦1⟧"])) == ["ab ⟦2⟧ c⟦1⟧"]
 
@@ -113,7 +113,6 @@ def test_unseen_placeholders_are_copied(cache: Path, tmp_path: Path, sampling: f
     text = ParallelText(
         [(sources, targets)],
         tokenizers,
-        spec,
         Batching(tokens=600, subword_sampling=sampling),
     )
     torch.manual_seed(1)

@@ -206,7 +206,7 @@ def test_nfkc_and_identity_differ(tokenizer: Tokenizer, identity: Tokenizer) -> 
 def test_without_byte_fallback_unknown_characters_are_unknown(letters: Tokenizer) -> None:
     best = letters.encode(["a漢b", "漢字", "ab 漢cd"])
     assert [ids.count(UNK) for ids in best] == [1, 1, 1]
-    sampled = SubwordSampler(letters, TokenizerSpec(byte_fallback=False), 1.0).sample(best, 1)
+    sampled = SubwordSampler(letters, 1.0).sample(best, 1)
     assert [letters.pieces(ids) for ids in sampled] == [
         ["▁", "a", "<unk>", "b"],
         ["▁", "<unk>"],
@@ -225,7 +225,7 @@ def test_rare_characters_get_no_token_of_their_own(
 
 
 def test_user_symbols_stay_one_token(trained: Tokenizer, spec: TokenizerSpec) -> None:
-    sampler = SubwordSampler(trained, spec, 0.5)
+    sampler = SubwordSampler(trained, 0.5)
     for symbol in SYMBOLS:
         number = trained.processor.piece_to_id(symbol)
         for text in (symbol, f"abc{symbol}def", f"abc {symbol} def", f"{symbol}{symbol}"):
@@ -267,7 +267,7 @@ def test_a_sample_spells_the_same_text(
 ) -> None:
     (best,) = trained.encode([text])
     for strength in (0.1, 0.9):
-        sampler = SubwordSampler(trained, spec, strength)
+        sampler = SubwordSampler(trained, strength)
         (sampled,) = sampler.sample([best], seed)
         assert trained.decode([sampled]) == trained.decode([best])
         assert sampler.sample([sampled], seed) == [sampled]  # whatever it is drawn from
@@ -276,10 +276,10 @@ def test_a_sample_spells_the_same_text(
 def test_sampling_is_a_function_of_its_seed(
     trained: Tokenizer, spec: TokenizerSpec, words: list[str]
 ) -> None:
-    sampler = SubwordSampler(trained, spec, 0.3)
+    sampler = SubwordSampler(trained, 0.3)
     best = trained.encode(words)
     first = sampler.sample(best, 5)
-    assert first == sampler.sample(best, 5) == SubwordSampler(trained, spec, 0.3).sample(best, 5)
+    assert first == sampler.sample(best, 5) == SubwordSampler(trained, 0.3).sample(best, 5)
     assert first != sampler.sample(best, 6)
     assert first != best
 
@@ -296,26 +296,26 @@ from mt.recipe import TokenizerSpec
 from mt.subwords import SubwordSampler
 from mt.tokenizer import Tokenizer
 tokenizer = Tokenizer(Path({str(file)!r}).read_bytes())
-print(SubwordSampler(tokenizer, {spec!r}, 0.3).sample({best!r}, 5))
+print(SubwordSampler(tokenizer, 0.3).sample({best!r}, 5))
 """
     environment = os.environ | {"PYTHONHASHSEED": "7"}
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, env=environment
     )
-    assert result.stdout.strip() == str(SubwordSampler(trained, spec, 0.3).sample(best, 5))
+    assert result.stdout.strip() == str(SubwordSampler(trained, 0.3).sample(best, 5))
 
 
 def test_bpe_without_dropout_is_the_best_segmentation(
     tokenizer: Tokenizer, words: list[str]
 ) -> None:
-    sampler = SubwordSampler(tokenizer, TokenizerSpec(vocab_size=300), 0.0)
+    sampler = SubwordSampler(tokenizer, 0.0)
     texts = [*words, "ｅﬁ① ab漢字", "  spaces   between ", ""]
     best = tokenizer.encode(texts)
     assert sampler.sample(best, 1) == best
 
 
 def test_bpe_with_certain_dropout_spells_letters(tokenizer: Tokenizer) -> None:
-    sampler = SubwordSampler(tokenizer, TokenizerSpec(vocab_size=300), 1.0)
+    sampler = SubwordSampler(tokenizer, 1.0)
     assert tokenizer.pieces(sampler.sample(tokenizer.encode(["abc de"]), 1)[0]) == list("▁abc▁de")
 
 
@@ -377,7 +377,7 @@ def test_samples_follow_the_exact_distribution(kind: str, strength: float) -> No
     expected = exact_distribution(tokenizer, kind, "▁" + word, strength)
     assert len(expected) >= 4
     draws = 4000
-    sampled = SubwordSampler(tokenizer, spec, strength).sample(tokenizer.encode([word] * draws), 3)
+    sampled = SubwordSampler(tokenizer, strength).sample(tokenizer.encode([word] * draws), 3)
     counts = Counter(tuple(tokenizer.pieces(ids)) for ids in sampled)
     assert set(counts) <= set(expected)
     for path, probability in expected.items():
