@@ -247,6 +247,14 @@ def _dashes(argument: str) -> str:
     return name.replace("_", "-") + equals + value
 
 
+def _underscores(argument: str) -> str:
+    """Spell `--init-from` as `--init_from`; options of a section keep their spelling."""
+    name, equals, value = argument.partition("=")
+    if not name.startswith("--") or "." in name:
+        return argument
+    return "--" + name[2:].replace("-", "_") + equals + value
+
+
 def _recipe_parser() -> _Parser:
     from lightning import Trainer  # costs seconds, which only `mt train` may take
 
@@ -340,7 +348,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     parser = _recipe_parser()
     # jsonargparse has an option of that name for other purposes.
     print_config = "--print_config" in arguments
-    overrides = [argument for argument in arguments[1:] if argument != "--print_config"]
+    overrides = [_underscores(a) for a in arguments[1:] if a != "--print_config"]
     base = parser.read(path, content)
     parser.set_defaults(base.as_dict())
     parsed = parser.parse_args(overrides)
@@ -359,7 +367,9 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         for name in recipe.auto
         if name not in given and _value(parsed, name) == _value(base, name)
     ]
-    recipe = replace(recipe, auto=auto, corpus=_absolute(recipe.corpus))
+    recipe = replace(
+        recipe, auto=auto, corpus=_absolute(recipe.corpus), init_from=_here(recipe.init_from)
+    )
     return TrainOptions(
         recipe,
         Path(parsed.output or f"runs/{path.stem}"),
@@ -378,11 +388,12 @@ def _value(options: Any, name: str) -> Any:
 def _absolute(corpus: Corpus) -> Corpus:
     """Complete the paths that were given on the command line, so that the recipe stands alone."""
 
-    def here(files: str | None) -> str | None:
-        return None if files is None else str(Path.cwd() / Path(files).expanduser())
+    sources = [replace(source, files=_here(source.files)) for source in corpus.sources]
+    return replace(corpus, files=_here(corpus.files), sources=sources)
 
-    sources = [replace(source, files=here(source.files)) for source in corpus.sources]
-    return replace(corpus, files=here(corpus.files), sources=sources)
+
+def _here(path: str | None) -> str | None:
+    return None if path is None else str(Path.cwd() / Path(path).expanduser())
 
 
 def project_root(path: Path) -> Path:
@@ -403,6 +414,8 @@ def _read_recipe(path: Path) -> dict[str, Any]:
         for place in [corpus, *(s for s in sources or [] if isinstance(s, dict))]:
             if isinstance(place.get("files"), str):
                 place["files"] = str(root / Path(place["files"]).expanduser())
+    if isinstance(content.get("init_from"), str):
+        content["init_from"] = str(root / Path(content["init_from"]).expanduser())
     _check_yaml(path, Recipe, content)
     return content
 

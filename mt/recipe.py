@@ -216,6 +216,8 @@ class Training:
     are."""
     patience: int = 0
     """Stop after this many validations in a row without a better BLEU; 0 never stops early."""
+    freeze: list[str] = field(default_factory=list)
+    """Parameters that training leaves as they are, by patterns of their names: `encoder.*`."""
     validation_start: int = 500
     """Updates before the first validation BLEU: an untrained model decodes to the length cap."""
     validation_sentences: int = 0
@@ -291,6 +293,12 @@ class Recipe:
     """How the finished model is measured."""
     seed: int = 1
     """Seed of the initial weights, dropout, batch order and subword sampling."""
+    init_from: str | None = None
+    """Bundle whose weights training starts from (fine-tuning); the network must be the same but for
+    its dropout. Its tokenizer is used too, and `tokenizer` is passed over."""
+    new_tokenizer: bool = False
+    """With `init_from`: train a tokenizer on this corpus instead; tokens that the bundle's has too
+    keep their weights."""
     auto: list[str] = field(default_factory=list)
     """Dotted names of fields to choose from the size of the corpus (see docs/recipes.md); one that
     is set on the command line keeps that value."""
@@ -299,6 +307,8 @@ class Recipe:
 
     def __post_init__(self) -> None:
         _check("", self, seed=(0, 2**32 - 1))
+        if self.new_tokenizer and self.init_from is None:
+            raise MTError("new_tokenizer: true needs init_from; leave it out, or name a bundle")
         if self.model.tie_embeddings == "three-way" and not self.tokenizer.joint:
             raise MTError(
                 "model.tie_embeddings: three-way needs one vocabulary for both languages; "

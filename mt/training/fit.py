@@ -28,6 +28,7 @@ from mt.training.checkpoints import Checkpoints, newest_whole_checkpoint
 from mt.training.datamodule import DataModule, ParallelText
 from mt.training.environment import environment
 from mt.training.folder import RunFolder, published
+from mt.training.initial import copy_weights, freeze, open_initial
 from mt.training.module import TranslationModule
 from mt.training.progress import Metrics, Progress, duration
 from mt.training.sizing import choose_sizes
@@ -63,15 +64,19 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         run.check(resume, overwrite)
     else:
         _log.setLevel(logging.WARNING)  # one process tells
+    recipe, initial, reasons = open_initial(recipe)
     corpus = load_corpus(recipe.corpus)
     _log.info("corpus     %s\n%s", "; ".join(corpus.origin), cleaning_table(corpus))
     try:
-        recipe, reasons = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
+        recipe, more = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
     except ValueError as error:  # what was chosen clashes with what was set
         raise MTError(str(error)) from error
-    for reason in reasons:
+    for reason in (*reasons, *more):
         _log.info("chosen     %s", reason)
-    tokenizers = _tokenizers(recipe, corpus)
+    if initial is None or recipe.new_tokenizer:
+        tokenizers = _tokenizers(recipe, corpus)
+    else:
+        tokenizers = initial.tokenizers
     _log.info("tokenizer  %s", " + ".join(f"{len(t):,} tokens" for t in dict.fromkeys(tokenizers)))
     text = ParallelText(corpus.batches(), tokenizers, recipe.batches)
     if len(text.kept) == 0:
@@ -79,6 +84,10 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     described = environment(recipe.seed, corpus.digest)
     torch.manual_seed(recipe.seed)
     model = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))
+    if initial is not None:
+        copied = copy_weights(model, tokenizers, initial)
+        _log.info("weights    from %s, %s known", recipe.init_from, copied)
+    freeze(model, recipe.training.freeze)
     if leader:  # now that nothing is wrong, a run that lies there may go
         run.prepare(recipe, described, resume, overwrite)
     languages = recipe.corpus.source, recipe.corpus.target

@@ -156,5 +156,9 @@ def published(recipe: Recipe) -> str:
     corpus = recipe.corpus
     sources = [replace(source, files=name(source.files)) for source in corpus.sources]
     return recipe_yaml(
-        replace(recipe, corpus=replace(corpus, files=name(corpus.files), sources=sources))
+        replace(
+            recipe,
+            corpus=replace(corpus, files=name(corpus.files), sources=sources),
+            init_from=name(recipe.init_from),
+        )
     )

@@ -146,7 +146,7 @@ class TranslationModule(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the recipe's optimizer."""
         options = self.training_options
-        parameters = list(self.model.parameters())
+        parameters = [p for p in self.model.parameters() if p.requires_grad]
         if options.optimizer == "sgd":
             return torch.optim.SGD(
                 parameters,
