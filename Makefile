@@ -9,7 +9,7 @@ NAME := $(basename $(notdir $(RECIPE)))
 RUN := runs/$(NAME)
 REPORT = $(firstword $(shell ls -t runs/*/report.html runs/*/*/report.html 2>/dev/null))
 
-.PHONY: setup train test translate report lint bench clean FORCE
+.PHONY: setup train test learn translate report lint bench clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready  ## make the environment
@@ -53,6 +53,9 @@ $(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE
 
 test: $(VENV)/.ready  ## the whole suite
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+
+learn: $(VENV)/.ready  ## train every option of the network to copy, reverse and sort: a quarter of an hour
+	$(VENV)/bin/python -m pytest tests/learning --every --numprocesses auto --maxprocesses 4
 
 translate: $(VENV)/.ready  ## translate lines from standard input
 	@test -d $(RUN)/bundle || { echo "no translator in $(RUN); run \`make train\` first" >&2; exit 1; }

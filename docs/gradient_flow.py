@@ -110,12 +110,13 @@ def save(name: str, title: str, unit: str, x_name: str, lines: dict[str, list[fl
     figure = str(line_chart(title, unit, series, x_name=x_name, log=True))
     svg = re.search("<svg.*</svg>", figure, re.DOTALL)
     assert svg is not None
-    text = svg[0].replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" {SIZE} ', 1)
+    text = re.sub('viewBox="[^"]*"', VIEW, svg[0], count=1)
+    text = text.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" {SIZE} ', 1)
     body = text.index(">") + 1
     (HERE / f"gradient-flow-{name}.svg").write_text(f"{text[:body]}{STYLE}{text[body:]}\n")
 
 
-SIZE = 'width="660" height="345"'
+SIZE, VIEW = 'width="690" height="345"', 'viewBox="-14 0 490 245"'  # room for long names
 STYLE = """<style>
 svg { --ink: #1d1f24; --muted: #5d626d; --line: #e3e0d8; --a: #0b5f7a; --b: #b4530a; --c: #6a4c93;
   --d: #3d7a35; font: 11.5px system-ui, sans-serif }
@@ -133,19 +134,13 @@ text.plot-d { fill: var(--d) }
 def main() -> None:
     """Write every figure and print the table."""
     longest = LENGTHS[-1]
-    gains = {
-        f"{cell}, {gain}": Network(cell, gain)
-        for cell in ("elman-tanh", "elman-relu")
-        for gain in (0.8, 1.2)
-    }
     symbols = draw(longest, 2)
-    save(
-        "gain",
-        "Vanishing and exploding",
-        "",
-        "time step",
-        {name: network.flow(symbols) for name, network in gains.items()},
-    )
+    for name, networks in {
+        "vanishing": [("elman-tanh", 0.8), ("elman-tanh", 1.0), ("elman-relu", 1.2)],
+        "exploding": [("elman-tanh", 1.4), ("elman-relu", 1.6), ("elman-relu", 2.0)],
+    }.items():
+        flows = {f"{cell}, {gain}": Network(cell, gain).flow(symbols) for cell, gain in networks}
+        save(name, name.title(), "", "time step", flows)
     print(
         "| cell | length | first step / last, before | after, clipped at 1 | accuracy | "
         "after, unclipped | accuracy |"

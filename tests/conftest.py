@@ -20,8 +20,23 @@ from mt.recipe import TokenizerSpec
 from mt.search.options import SearchOptions
 from mt.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 
+SAMPLE = 12
+"""One in so many of the tests that are marked `every` is in the suite."""
+
 settings.register_profile("mt", deadline=None, print_blob=True)
 settings.load_profile("mt")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--every", action="store_true", help="run all of what is marked `every`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave a sample of the tests that are marked `every`."""
+    if not config.getoption("--every"):
+        many = [item for item in items if item.get_closest_marker("every")]
+        left_out = set(many) - set(many[::SAMPLE])
+        items[:] = [item for item in items if item not in left_out]
 
 
 @pytest.fixture(scope="session", autouse=True)

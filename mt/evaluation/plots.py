@@ -230,7 +230,7 @@ def _axes(
         x = f"{x_of(tick):.1f}"
         parts.append(element("text", _short(tick), x=x, y=str(HEIGHT - 14), text_anchor="middle"))
     if x_name:
-        parts.append(element("text", x_name, x=f"{right + 8:.1f}", y=str(HEIGHT - 14)))
+        parts.append(element("text", x_name, x=f"{right + 20:.1f}", y=str(HEIGHT - 14)))
     return parts
 
 

@@ -60,6 +60,7 @@ RECIPE: dict[str, Any] = {
         "checkpoint_minutes": 0.01,
     },
     "search": {"beam_size": 3},
+    "evaluation": {"gradient_flow": True},
     "seed": 3,
     "trainer": {
         "max_epochs": 24,

@@ -101,6 +101,7 @@ def test_metrics_hold_training_and_validation(run: Run) -> None:
 
 def test_other_outputs(run: Run) -> None:
     report = (run.folder / "report.html").read_text()
+    assert "steps back" in report  # the gradient flow that the recipe asks for
     assert "</html>" in report
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", report)  # self-contained
     assert list((run.folder / "tensorboard").glob("events.*"))

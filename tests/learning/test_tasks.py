@@ -119,6 +119,7 @@ def test_learns_to_copy_reverse_and_sort(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.learning
+@pytest.mark.every
 @pytest.mark.parametrize("chosen", pairwise(), ids=name_of)
 def test_every_option_learns_in_company(chosen: Chosen) -> None:
     check(Architecture(**SIZES, **chosen), longest=5)

@@ -33,6 +33,8 @@ def parse(folder: Path, *overrides: str) -> TrainOptions:
         ("training.learning_rate", "-1"),
         ("training.betas", "[2, 2]"),
         ("training.ema", "2"),
+        ("training.r_drop", "-1"),
+        ("training.average_validations", "0"),
         ("training.patience", "-3"),
         ("training.validation_sentences", "-3"),
         ("training.validation_beam_size", "0"),
@@ -95,6 +97,12 @@ def test_what_is_set_is_not_chosen(tmp_path: Path, given: list[str]) -> None:
             ["--model.attention", "multi-head", "--model.attention_heads", "5"],
             "attention_heads: 5 does not divide",
         ),
+        (["--model.coverage", "true"], "model.coverage: true .* model.wiring: parallel"),
+        (
+            ["--training.ema", "0.9", "--training.average_validations", "3"],
+            r"average_validations and training\.ema both",
+        ),
+        (["--new-tokenizer", "true"], "new_tokenizer: true needs init_from"),
     ],
 )
 def test_options_that_clash_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
