@@ -54,7 +54,7 @@ $(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE
 test: $(VENV)/.ready  ## the whole suite
 	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
 
-learn: $(VENV)/.ready  ## train every option of the network to copy, reverse and sort: a quarter of an hour
+learn: $(VENV)/.ready  ## train every option of the network to copy, reverse and sort: some twenty minutes
 	$(VENV)/bin/python -m pytest tests/learning --every --numprocesses auto --maxprocesses 4
 
 translate: $(VENV)/.ready  ## translate lines from standard input

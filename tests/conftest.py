@@ -20,7 +20,7 @@ from mt.recipe import TokenizerSpec
 from mt.search.options import SearchOptions
 from mt.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 
-SAMPLE = 12
+SAMPLE = 24
 """One in so many of the tests that are marked `every` is in the suite."""
 
 settings.register_profile("mt", deadline=None, print_blob=True)
