@@ -222,3 +222,28 @@ def test_missing_text_makes_no_run_folder(mt: Command, own: Path) -> None:
     shutil.rmtree(own / "text")
     assert str(own / "text") in rejected(mt("train", "recipes/tiny.yaml", cwd=own))
     assert not (own / "runs").exists()
+
+
+def test_run_of_unusual_parts(mt: Command, own: Path) -> None:
+    """What no other run has: from the recipe over the bundle to a translation."""
+    options = {
+        "encoder_cell": "layer-norm-lstm",
+        "decoder_cell": "ssru",
+        "encoder_transition_depth": 2,
+        "wiring": "conditional",
+        "attention": "location-aware",
+        "coverage": "true",
+        "bridge": "mean",
+        "locked_dropout": "true",
+    }
+    words = [f"--model.{name}={value}" for name, value in options.items()]
+    words += ["--training.r_drop", "1", "--trainer.max_steps", "40"]
+    done = mt("train", "recipes/tiny.yaml", *words, cwd=own)
+    assert done.status == 0, done.err
+    translator = Translator.load(own / "runs/tiny/bundle")
+    architecture = vars(translator.model.architecture)
+    assert {name: str(architecture[name]).lower() for name in options} == {
+        name: str(value) for name, value in options.items()
+    }
+    together = translator.translate(["ba ce dio", "fa", "gul hem"])
+    assert together == [translator.translate([text])[0] for text in ("ba ce dio", "fa", "gul hem")]
