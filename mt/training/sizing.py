@@ -20,20 +20,22 @@ class Size(NamedTuple):
     hidden_size: int
     layers: int
     dropout: float
+    subword_sampling: float
     max_epochs: int
 
 
 SIZES = (
-    Size(3_000, 1_000, 128, 256, 1, 0.5, 120),
-    Size(8_000, 2_000, 192, 320, 1, 0.5, 80),
-    Size(20_000, 3_000, 256, 384, 1, 0.45, 50),
-    Size(60_000, 4_000, 256, 384, 1, 0.4, 30),
-    Size(200_000, 8_000, 256, 512, 1, 0.3, 14),
-    Size(600_000, 12_000, 320, 512, 2, 0.25, 8),
-    Size(2_000_000, 16_000, 384, 640, 2, 0.2, 5),
-    Size(float("inf"), 32_000, 512, 1024, 3, 0.1, 3),
+    Size(3_000, 1_000, 128, 256, 1, 0.5, 0.1, 120),
+    Size(8_000, 2_000, 192, 320, 1, 0.5, 0.1, 80),
+    Size(20_000, 3_000, 256, 384, 1, 0.45, 0.1, 50),
+    Size(60_000, 4_000, 256, 384, 1, 0.4, 0, 30),
+    Size(200_000, 8_000, 256, 512, 1, 0.3, 0, 14),
+    Size(600_000, 12_000, 320, 512, 2, 0.25, 0, 8),
+    Size(2_000_000, 16_000, 384, 640, 2, 0.2, 0, 5),
+    Size(float("inf"), 32_000, 512, 1024, 3, 0.1, 0, 3),
 )
-"""Smaller corpora want fewer parameters, more dropout and more passes."""
+"""Smaller corpora want fewer parameters, more dropout and more passes; only where there are many
+passes does it pay to see each word in several segmentations."""
 
 _FIELDS: dict[str, Callable[[Size], Any]] = {
     "tokenizer.vocab_size": lambda size: size.vocab_size,
@@ -44,6 +46,7 @@ _FIELDS: dict[str, Callable[[Size], Any]] = {
     "model.embedding_dropout": lambda size: round(size.dropout * 0.6, 2),
     "model.layer_dropout": lambda size: size.dropout,
     "model.output_dropout": lambda size: size.dropout,
+    "batches.subword_sampling": lambda size: size.subword_sampling,
     "trainer.max_epochs": lambda size: size.max_epochs,
 }
 

@@ -35,6 +35,7 @@ def test_every_field_can_be_chosen_and_gives_its_reason() -> None:
 def test_the_documented_sizes_are_those_in_use() -> None:
     text = (Path(__file__).parents[2] / "docs" / "recipes.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| ")]
+    rows = [row for row in rows if len(row) == len(SIZES[0])]
     wanted = [
         [f"{size.pairs:,.0f}" if size is not SIZES[-1] else "more", *(f"{n:,}" for n in size[1:])]
         for size in SIZES
