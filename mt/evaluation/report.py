@@ -206,7 +206,9 @@ def _cleaning(table: list[tuple[str, int]] | None) -> Markup | None:
         element("tr", element("th", rule, scope="row"), element("td", f"{pairs:,}"))
         for rule, pairs in table
     ]
-    head = element("tr", element("th", "Rule", scope="col"), element("th", "Pairs", scope="col"))
+    head = element(
+        "tr", element("th", "Rule", scope="col"), element("th", "Pairs dropped", scope="col")
+    )
     return element("table", element("thead", head), element("tbody", *rows))
 
 

@@ -228,7 +228,7 @@ def _evaluate(
             sets=sets,
             languages=bundle.languages,
             facts=facts,
-            cleaning=[(rule.rule, rule.dropped) for rule in corpus.cleaning],
+            cleaning=[(rule.rule, rule.dropped) for rule in corpus.cleaning if rule.rule != "read"],
             curves=run.path / "metrics.csv",
             gradient_flow=flow,
             recipe_yaml=described,
@@ -245,7 +245,8 @@ def _facts(
 ) -> list[tuple[str, str]]:
     """Say in words what the model was made from; `described` is its environment."""
     hardware = described["hardware"]
-    machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {hardware['threads']} threads"
+    threads = f"{hardware['threads']} thread{'s' * (hardware['threads'] > 1)}"
+    machine = ", ".join(hardware["gpus"]) or f"{hardware['cpu']}, {threads}"
     return [
         ("Data", "; ".join(corpus.origin)),
         ("Training pairs", f"{len(corpus.train):,}"),
