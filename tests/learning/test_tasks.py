@@ -121,7 +121,7 @@ SIZES: dict[str, Any] = {
     ids=lambda options: "-".join(map(str, options.values())),
 )
 def test_learns_to_copy_reverse_and_sort(options: dict[str, Any]) -> None:
-    assert learnt(Architecture(**SIZES, **options), 6, updates=600) == {COPY, REVERSE, SORT}
+    assert learnt(Architecture(**SIZES, **options), 6, updates=900) == {COPY, REVERSE, SORT}
 
 
 @pytest.mark.learning
