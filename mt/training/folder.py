@@ -136,6 +136,9 @@ def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:
     return {
         **fields,
         "training.optimizer": training["optimizer"],
+        "training.freeze": training["freeze"],
+        "init_from": recipe["init_from"],
+        "new_tokenizer": recipe["new_tokenizer"],
         "training.ema": training["ema"] > 0,  # its decay may change, but not that there is one
         "seed": recipe["seed"],
     }

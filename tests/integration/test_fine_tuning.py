@@ -16,6 +16,8 @@ from mt.nn.seq2seq import Seq2Seq
 from mt.options import parse_train
 from mt.training.fit import train
 
+TIED = {"decoder.embedding.weight", "decoder.output.weight"}
+"""The encoder's embedding under its other names."""
 SHORT = ("--trainer.max_steps", 2, "--training.ema", 0, "--training.warmup_steps", 1)
 
 
@@ -111,6 +113,23 @@ def test_mistakes_are_told(tune: Any, run: Run, tmp_path: Path) -> None:
     with pytest.raises(MTError, match=r"new_tokenizer.*init_from"):
         parse_train([str(PROJECT / "recipes/quickstart.yaml"), "--new_tokenizer", "true"])
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_resumed_with_what_it_started_from(tune: Any, run: Run, tmp_path: Path) -> None:
+    frozen = ("--training.freeze", '["encoder.*"]')
+    tune(*frozen)
+    more = ("--resume", "--trainer.max_steps", 4)
+    with pytest.raises(MTError, match=r"`training\.freeze` differs"):
+        tune(*more)
+    with pytest.raises(MTError, match=r"`new_tokenizer` differs"):
+        tune(*frozen, *more, "--new-tokenizer", "true")
+    shutil.copytree(run.bundle, tmp_path / "copy")
+    with pytest.raises(MTError, match=r"`init_from` differs"):
+        tune(*frozen, *more, "--init-from", tmp_path / "copy")
+    before = weights(Translator.load(run.bundle, "cpu").model)
+    after = weights(tune(*frozen, *more).model)
+    still = {name for name in before if before[name].equal(after[name])}
+    assert still == {name for name in before if name.startswith("encoder.")} | TIED
 
 
 def test_a_run_may_start_from_the_bundle_that_it_replaces(
