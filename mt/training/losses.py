@@ -55,11 +55,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         compute = features.dtype  # of the products: bfloat16 under autocast
         w, b = weight.to(compute), bias.to(exact)
         with_gradient = any(ctx.needs_input_grad)
-        smoothed = features.new_zeros((), dtype=exact)
-        nll = features.new_zeros((), dtype=exact)
-        d_features = torch.empty_like(features) if with_gradient else None
-        d_weight = torch.zeros_like(weight, dtype=exact) if with_gradient else None
-        d_bias = torch.zeros_like(bias, dtype=exact) if with_gradient else None
+        smoothed, nll, d_features, d_weight, d_bias = _sums(features, weight, bias)
         w_sum, b_sum = weight.to(exact).sum(0), b.sum()
         per_token = smoothing / vocabulary
         elements = _CHUNK_ELEMENTS_GPU if features.is_cuda else _CHUNK_ELEMENTS
@@ -78,7 +74,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             uniform = (log_partition[:, 0] - logit_sum / vocabulary).sum()
             nll += chunk_nll
             smoothed += (1 - smoothing) * chunk_nll + smoothing * uniform
-            if d_features is None or d_weight is None or d_bias is None:
+            if not with_gradient:
                 continue
             scaled = f.to(exact) / partition
             p = exponentials.to(compute)
@@ -94,8 +90,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
             d_weight.index_add_(0, t, f.to(exact), alpha=smoothing - 1)
             d_bias += (1 / partition[:, 0]) @ exponentials - per_token * len(t)
             d_bias.index_add_(0, t, torch.full_like(chosen[:, 0], smoothing - 1))
-        if d_weight is not None and d_bias is not None:
-            ctx.save_for_backward(d_features, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
+        ctx.save_for_backward(d_features, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
         ctx.mark_non_differentiable(nll)
         return smoothed, nll
 
@@ -110,6 +105,28 @@ class _LinearCrossEntropy(torch.autograd.Function):
             None,
             None,
         )
+
+
+class _Sums(NamedTuple):
+    """What grows chunk by chunk: a loss without and with smoothing, and its gradients."""
+
+    smoothed: Tensor
+    nll: Tensor
+    d_features: Tensor
+    d_weight: Tensor
+    d_bias: Tensor
+
+
+def _sums(features: Tensor, weight: Tensor, bias: Tensor) -> _Sums:
+    """Begin at zero, in float32 at least."""
+    exact = torch.promote_types(features.dtype, torch.float32)
+    return _Sums(
+        features.new_zeros((), dtype=exact),
+        features.new_zeros((), dtype=exact),
+        torch.empty_like(features),  # each row is written once
+        torch.zeros_like(weight, dtype=exact),
+        torch.zeros_like(bias, dtype=exact),
+    )
 
 
 def r_drop_cross_entropy(
@@ -157,11 +174,7 @@ class _RDropCrossEntropy(torch.autograd.Function):
         rows, vocabulary, compute = len(targets), len(weight), features.dtype
         exact = torch.promote_types(compute, torch.float32)
         w, b = weight.to(compute), bias.to(exact)
-        smoothed = features.new_zeros((), dtype=exact)
-        nll = features.new_zeros((), dtype=exact)
-        d_features = torch.empty_like(features)
-        d_weight = torch.zeros_like(weight, dtype=exact)
-        d_bias = torch.zeros_like(bias, dtype=exact)
+        smoothed, nll, d_features, d_weight, d_bias = _sums(features, weight, bias)
         elements = _CHUNK_ELEMENTS_GPU if features.is_cuda else _CHUNK_ELEMENTS
         size = max(1, elements // (2 * vocabulary))
         passes = features[:rows], features[rows:]
