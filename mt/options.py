@@ -408,14 +408,17 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     tokenizer = content.get("tokenizer")
     if isinstance(tokenizer, str):
         content["tokenizer"] = _spec_fields(root / tokenizer)
+
+    def complete(section: dict[str, Any], name: str) -> None:
+        if isinstance(section.get(name), str):
+            section[name] = str(root / Path(section[name]).expanduser())
+
+    complete(content, "init_from")
     corpus = content.get("corpus")
     if isinstance(corpus, dict):
         sources = corpus.get("sources") if isinstance(corpus.get("sources"), list) else []
         for place in [corpus, *(s for s in sources or [] if isinstance(s, dict))]:
-            if isinstance(place.get("files"), str):
-                place["files"] = str(root / Path(place["files"]).expanduser())
-    if isinstance(content.get("init_from"), str):
-        content["init_from"] = str(root / Path(content["init_from"]).expanduser())
+            complete(place, "files")
     _check_yaml(path, Recipe, content)
     return content
 

@@ -100,10 +100,8 @@ def line_chart(
 
     `mark="max"` names the highest point. Long series are drawn as means of equal spans with a band
     from the least to the greatest value. The y axis is logarithmic where a spike would otherwise
-    flatten all the rest, or where `log` says so; zeros are then left out.
+    flatten all the rest, or where `log` says so: then every y is above zero.
     """
-    if log:
-        lines = [line._replace(points=[p for p in line.points if p[1] > 0]) for line in lines]
     ys = [y for line in lines for _, y in line.points]
     xs = [x for line in lines for x, _ in line.points]
     if log is None:

@@ -185,8 +185,8 @@ def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
 
 def _training(metrics: Path | None, flow: list[tuple[int, float]] | None) -> Markup | None:
     figures = plots.training_curves(metrics) if metrics is not None else []
-    if flow:
-        points = [(float(distance), norm) for distance, norm in flow]
+    points = [(float(distance), norm) for distance, norm in flow or () if norm > 0]
+    if points:
         figures.append(
             plots.line_chart(
                 "Gradient flow",

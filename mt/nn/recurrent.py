@@ -131,8 +131,8 @@ class UnrolledLayer(RecurrentLayer):
                 cell.reset_parameters()
 
     def _cells(self, direction: int) -> list[Cell]:
-        cells = self.cells[direction * self.depth : (direction + 1) * self.depth]
-        return cast("list[Cell]", list(cells))
+        cells = list(self.cells)[direction * self.depth : (direction + 1) * self.depth]
+        return cast("list[Cell]", cells)
 
     def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
         """See `RecurrentLayer.forward`."""
@@ -165,31 +165,31 @@ class UnrolledLayer(RecurrentLayer):
         self, direction: int, data: Tensor, sizes: list[int], state: State
     ) -> tuple[Tensor, State]:
         """Run in one direction over rows that stand time by time: the longest sequences first."""
-        cell = self._cells(direction)[0]
-        steps = torch.split(cell.project(data), sizes)
+        cells = self._cells(direction)
+        steps = torch.split(cells[0].project(data), sizes)
         outputs = []
         for projected in reversed(steps) if direction else steps:
             # Forward, a sequence that has ended keeps its state; backward, it has not begun.
             rows = len(projected)
-            new = self._advance(direction, projected, tuple(t[:rows] for t in state))
-            outputs.append(cell.output(new))
+            new = self._advance(cells, projected, tuple(t[:rows] for t in state))
+            outputs.append(cells[0].output(new))
             if rows < len(state[0]):
                 new = tuple(torch.cat((a, b[rows:])) for a, b in zip(new, state, strict=True))
             state = new
         return torch.cat(outputs[::-1] if direction else outputs), state
 
-    def _advance(self, direction: int, projected: Tensor, state: State) -> State:
-        first, *others = self._cells(direction)
-        state = first.advance(projected, state)
-        for cell in others:
+    @staticmethod
+    def _advance(cells: list[Cell], projected: Tensor, state: State) -> State:
+        state = cells[0].advance(projected, state)
+        for cell in cells[1:]:
             state = cell.advance(cell.project(state[0][:, :0]), state)
         return state
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """See `RecurrentLayer.step`."""
-        cell = self._cells(0)[0]
-        state = self._advance(0, cell.project(inputs), state)
-        return cell.output(state), state
+        cells = self._cells(0)
+        state = self._advance(cells, cells[0].project(inputs), state)
+        return cells[0].output(state), state
 
 
 def make_layer(
@@ -225,14 +225,12 @@ class RecurrentStack(nn.Module):
         self.residual_from = residual_from
         self.dropout = dropout
 
-    def forward(
-        self, inputs: Vectors, first: list[State] | None = None
-    ) -> tuple[Vectors, list[State]]:
+    def forward(self, inputs: Vectors) -> tuple[Vectors, list[State]]:
         """Run every layer; see `RecurrentLayer.forward`. States stand from the bottom up."""
         vectors, finals = inputs, []
         for number, layer in enumerate(self.layers, start=1):
             below = self.dropout(vectors) if number > 1 else vectors
-            vectors, final = layer(below, None if first is None else first[number - 1])
+            vectors, final = layer(below)
             finals.append(final)
             if 0 < self.residual_from <= number:
                 vectors = add(vectors, below)
