@@ -11,6 +11,7 @@ what it does to this step's output, plus what it does, through U, to the next st
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import numpy as np
@@ -44,134 +45,135 @@ ACTIVATIONS = {
 """A function and its derivative, given what the function returned."""
 
 
-class Elman:
+class Network(ABC):
+    """A recurrent network; `forward` keeps in `steps` what going back needs of each step."""
+
+    def __init__(self, weights: Weights):
+        self.weights = weights
+
+    def forward(self, x: Array, first: tuple[Array, ...]) -> Array:
+        self.x, self.steps, state, states = x, [], first, []
+        for x_t in x:
+            state = self.step(x_t, *state)
+            states.append(state[0])
+        return np.stack(states)
+
+    def backward(self, d_states: Array) -> Gradients:
+        d = {name: np.zeros_like(weight) for name, weight in self.weights.items()}
+        d_x, by_state = np.zeros_like(self.x), []
+        d_next: tuple[Array, ...] = (np.zeros(d_states.shape[1]),) * self.tensors
+        for t in reversed(range(len(self.x))):
+            d_h = d_states[t] + d_next[0]
+            d_state, d_x[t], d_next = self.back(t, d, d_h, *d_next[1:])
+            by_state.append(d_state)
+        return Gradients(d_x, d_next, d, by_state[::-1])
+
+    tensors = 1
+    """Tensors of a state."""
+    steps: list[tuple[Array, ...]]
+
+    @abstractmethod
+    def step(self, x_t: Array, *state: Array) -> tuple[Array, ...]:
+        """The next state."""
+
+    @abstractmethod
+    def back(
+        self, t: int, d: Weights, d_h: Array, *d_rest: Array
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        """Add to the gradients `d` of the weights what step t owes them.
+
+        `d_h` is the whole gradient of the state's first tensor, `d_rest` what came back from the
+        step after to the others. Returns the gradients of the whole state, of the input, and of
+        each tensor of the state before.
+        """
+
+
+class Elman(Network):
     """h_t = φ(W x_t + b + U h_{t-1} + c)."""
 
     def __init__(self, weights: Weights, activation: str):
-        self.weights = weights
+        super().__init__(weights)
         self.function, self.derivative = ACTIVATIONS[activation]
 
-    def forward(self, x: Array, first: tuple[Array, ...]) -> Array:
-        w = self.weights
-        self.x, h = x, first[0]
-        self.before, self.states = [], []
-        for x_t in x:
-            self.before.append(h)
-            h = self.function(w["W"] @ x_t + w["b"] + w["U"] @ h + w["c"])
-            self.states.append(h)
-        return np.stack(self.states)
+    def step(self, x_t: Array, *state: Array) -> tuple[Array, ...]:
+        w, (before,) = self.weights, state
+        h = self.function(w["W"] @ x_t + w["b"] + w["U"] @ before + w["c"])
+        self.steps.append((before, h))
+        return (h,)
 
-    def backward(self, d_states: Array) -> Gradients:
-        w = self.weights
-        d = {name: np.zeros_like(weight) for name, weight in w.items()}
-        d_x, d_next = np.zeros_like(self.x), np.zeros(d_states.shape[1])
-        by_state: list[Array] = []
-        for t in reversed(range(len(self.x))):
-            d_h = d_states[t] + d_next
-            by_state.append(d_h)
-            d_sum = d_h * self.derivative(self.states[t])
-            d["W"] += np.outer(d_sum, self.x[t])
-            d["U"] += np.outer(d_sum, self.before[t])
-            d["b"] += d_sum
-            d["c"] += d_sum
-            d_x[t] = w["W"].T @ d_sum
-            d_next = w["U"].T @ d_sum
-        return Gradients(d_x, (d_next,), d, by_state[::-1])
+    def back(
+        self, t: int, d: Weights, d_h: Array, *d_rest: Array
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        w, (before, h) = self.weights, self.steps[t]
+        d_sum = d_h * self.derivative(h)
+        d["W"] += np.outer(d_sum, self.x[t])
+        d["U"] += np.outer(d_sum, before)
+        d["b"] += d_sum
+        d["c"] += d_sum
+        return d_h, w["W"].T @ d_sum, (w["U"].T @ d_sum,)
 
 
-class LSTM:
+class LSTM(Network):
     """i, f, o = σ(sums), g = tanh(sums), c_t = f c + i g, h_t = o tanh(c_t); rows i, f, g, o."""
 
-    def __init__(self, weights: Weights):
-        self.weights = weights
+    tensors = 2
 
-    def forward(self, x: Array, first: tuple[Array, ...]) -> Array:
-        w = self.weights
-        self.x, (h, cell) = x, first
-        self.steps = []
-        states = []
-        for x_t in x:
-            sums = np.split(w["W"] @ x_t + w["b"] + w["U"] @ h + w["c"], 4)
-            i, f, o = (logistic(sums[n]) for n in (0, 1, 3))
-            g = np.tanh(sums[2])
-            before, h_before = cell, h
-            cell = f * cell + i * g
-            h = o * np.tanh(cell)
-            self.steps.append((h_before, before, i, f, g, o, cell))
-            states.append(h)
-        return np.stack(states)
+    def step(self, x_t: Array, *state: Array) -> tuple[Array, ...]:
+        w, (h, before) = self.weights, state
+        sums = np.split(w["W"] @ x_t + w["b"] + w["U"] @ h + w["c"], 4)
+        i, f, o = (logistic(sums[n]) for n in (0, 1, 3))
+        g = np.tanh(sums[2])
+        cell = f * before + i * g
+        self.steps.append((h, before, i, f, g, o, cell))
+        return o * np.tanh(cell), cell
 
-    def backward(self, d_states: Array) -> Gradients:
-        w = self.weights
-        d = {name: np.zeros_like(weight) for name, weight in w.items()}
-        size = d_states.shape[1]
-        d_x, d_next, d_cell = np.zeros_like(self.x), np.zeros(size), np.zeros(size)
-        by_state: list[Array] = []
-        for t in reversed(range(len(self.x))):
-            h_before, before, i, f, g, o, cell = self.steps[t]
-            d_h = d_states[t] + d_next
-            d_cell = d_cell + d_h * o * (1 - np.tanh(cell) ** 2)
-            by_state.append(np.concatenate((d_h, d_cell)))
-            d_sums = np.concatenate(
-                (
-                    d_cell * g * i * (1 - i),
-                    d_cell * before * f * (1 - f),
-                    d_cell * i * (1 - g**2),
-                    d_h * np.tanh(cell) * o * (1 - o),
-                )
+    def back(
+        self, t: int, d: Weights, d_h: Array, *d_rest: Array
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        w, (h, before, i, f, g, o, cell) = self.weights, self.steps[t]
+        d_cell = d_rest[0] + d_h * o * (1 - np.tanh(cell) ** 2)
+        d_sums = np.concatenate(
+            (
+                d_cell * g * i * (1 - i),
+                d_cell * before * f * (1 - f),
+                d_cell * i * (1 - g**2),
+                d_h * np.tanh(cell) * o * (1 - o),
             )
-            d["W"] += np.outer(d_sums, self.x[t])
-            d["U"] += np.outer(d_sums, h_before)
-            d["b"] += d_sums
-            d["c"] += d_sums
-            d_x[t] = w["W"].T @ d_sums
-            d_next = w["U"].T @ d_sums
-            d_cell = d_cell * f
-        return Gradients(d_x, (d_next, d_cell), d, by_state[::-1])
+        )
+        d["W"] += np.outer(d_sums, self.x[t])
+        d["U"] += np.outer(d_sums, h)
+        d["b"] += d_sums
+        d["c"] += d_sums
+        d_state = np.concatenate((d_h, d_cell))
+        return d_state, w["W"].T @ d_sums, (w["U"].T @ d_sums, d_cell * f)
 
 
-class GRU:
+class GRU(Network):
     """r, z = σ(sums), n = tanh(W x + b + r (U h + c)), h_t = (1 - z) n + z h; rows r, z, n."""
 
-    def __init__(self, weights: Weights):
-        self.weights = weights
+    def step(self, x_t: Array, *state: Array) -> tuple[Array, ...]:
+        w, (h,) = self.weights, state
+        from_input = np.split(w["W"] @ x_t + w["b"], 3)
+        from_state = np.split(w["U"] @ h + w["c"], 3)
+        r, z = (logistic(from_input[n] + from_state[n]) for n in (0, 1))
+        n = np.tanh(from_input[2] + r * from_state[2])
+        self.steps.append((h, r, z, n, from_state[2]))
+        return ((1 - z) * n + z * h,)
 
-    def forward(self, x: Array, first: tuple[Array, ...]) -> Array:
-        w = self.weights
-        self.x, h = x, first[0]
-        self.steps = []
-        states = []
-        for x_t in x:
-            from_input = np.split(w["W"] @ x_t + w["b"], 3)
-            from_state = np.split(w["U"] @ h + w["c"], 3)
-            r, z = (logistic(from_input[n] + from_state[n]) for n in (0, 1))
-            n = np.tanh(from_input[2] + r * from_state[2])
-            self.steps.append((h, r, z, n, from_state[2]))
-            h = (1 - z) * n + z * h
-            states.append(h)
-        return np.stack(states)
-
-    def backward(self, d_states: Array) -> Gradients:
-        w = self.weights
-        d = {name: np.zeros_like(weight) for name, weight in w.items()}
-        d_x, d_next = np.zeros_like(self.x), np.zeros(d_states.shape[1])
-        by_state: list[Array] = []
-        for t in reversed(range(len(self.x))):
-            h, r, z, n, candidate = self.steps[t]
-            d_h = d_states[t] + d_next
-            by_state.append(d_h)
-            d_n = d_h * (1 - z) * (1 - n**2)
-            d_r = d_n * candidate * r * (1 - r)
-            d_z = d_h * (h - n) * z * (1 - z)
-            d_input = np.concatenate((d_r, d_z, d_n))
-            d_state = np.concatenate((d_r, d_z, d_n * r))
-            d["W"] += np.outer(d_input, self.x[t])
-            d["b"] += d_input
-            d["U"] += np.outer(d_state, h)
-            d["c"] += d_state
-            d_x[t] = w["W"].T @ d_input
-            d_next = w["U"].T @ d_state + d_h * z
-        return Gradients(d_x, (d_next,), d, by_state[::-1])
+    def back(
+        self, t: int, d: Weights, d_h: Array, *d_rest: Array
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        w, (h, r, z, n, candidate) = self.weights, self.steps[t]
+        d_n = d_h * (1 - z) * (1 - n**2)
+        d_r = d_n * candidate * r * (1 - r)
+        d_z = d_h * (h - n) * z * (1 - z)
+        d_input = np.concatenate((d_r, d_z, d_n))
+        d_state = np.concatenate((d_r, d_z, d_n * r))
+        d["W"] += np.outer(d_input, self.x[t])
+        d["b"] += d_input
+        d["U"] += np.outer(d_state, h)
+        d["c"] += d_state
+        return d_h, w["W"].T @ d_input, (w["U"].T @ d_state + d_h * z,)
 
 
 def first_gru(weights: Weights, x: Array, h: Array) -> Array:

@@ -290,12 +290,17 @@ def twin(layer: Any) -> Any:
     return other
 
 
+def any_cell(name: str) -> Any:
+    torch.manual_seed(0)
+    cell = CELLS[name](3, 4).double()
+    for parameter in cell.parameters():
+        nn.init.normal_(parameter)
+    return cell
+
+
 @torch.no_grad()
 def test_the_layer_normalised_lstm_equals_its_equations() -> None:
-    torch.manual_seed(0)
-    cell = CELLS["layer-norm-lstm"](3, 4).double()
-    for parameter in cell.parameters():
-        parameter.copy_(torch.randn_like(parameter))
+    cell = any_cell("layer-norm-lstm")
     x, h, c = (torch.randn(n).double() for n in (3, 4, 4))
     sums = (cell.weight_ih @ x + cell.weight_hh @ h).view(4, 4)
     mean, variance = sums.mean(1, keepdim=True), sums.var(1, unbiased=False, keepdim=True)
@@ -309,10 +314,7 @@ def test_the_layer_normalised_lstm_equals_its_equations() -> None:
 
 @torch.no_grad()
 def test_the_ssru_equals_its_equations() -> None:
-    torch.manual_seed(0)
-    cell = CELLS["ssru"](3, 4).double()
-    for parameter in cell.parameters():
-        parameter.copy_(torch.randn_like(parameter))
+    cell = any_cell("ssru")
     x, c = (torch.randn(n).double() for n in (3, 4))
     forget, new = (cell.weight_ih @ x + cell.bias_ih).view(2, 4)
     forget = forget.sigmoid()
