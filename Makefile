@@ -51,11 +51,13 @@ $(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE
 	  rm -f $(RUN)/.arguments.before; \
 	  exit $$status
 
+PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4
+
 test: $(VENV)/.ready  ## the whole suite
-	$(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadscope --no-loadscope-reorder
+	$(PYTEST) --dist loadscope --no-loadscope-reorder
 
 learn: $(VENV)/.ready  ## train every option of the network to copy, reverse and sort: some twenty minutes
-	$(VENV)/bin/python -m pytest tests/learning --every --numprocesses auto --maxprocesses 4
+	$(PYTEST) tests/learning --every
 
 translate: $(VENV)/.ready  ## translate lines from standard input
 	@test -d $(RUN)/bundle || { echo "no translator in $(RUN); run \`make train\` first" >&2; exit 1; }

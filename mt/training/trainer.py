@@ -76,7 +76,8 @@ _OURS = (
 def without_advice() -> Iterator[None]:
     """Silence Lightning's advice on loader processes, progress bars and GPUs that are not used."""
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", module="lightning")  # the recipe decides these
+        # What it advises on is the recipe's to decide; its errors are exceptions and still come.
+        warnings.filterwarnings("ignore", module="lightning")
         yield
 
 
