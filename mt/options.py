@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import copy
+import json
 import re
 from collections.abc import Sequence
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
+from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -14,7 +16,7 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from mt.errors import MTError
-from mt.recipe import Corpus, Recipe, TokenizerSpec
+from mt.recipe import Corpus, Distillation, Recipe, TokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -352,14 +354,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     base = parser.read(path, content)
     parser.set_defaults(base.as_dict())
     parsed = parser.parse_args(overrides)
-    try:
-        made = parser.instantiate(parsed)
-    except ValueError as error:  # of the network's options, which know no other error
-        raise MTError(str(error)) from error
-    trainer = {name: value for name, value in parsed.trainer.as_dict().items() if value is not None}
-    recipe = Recipe(
-        **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
-    )
+    recipe = _recipe(parser, parsed)
     # What was set stays, whether by its own name or within its section.
     given = {a.partition("=")[0].removeprefix("--") for a in overrides if a.startswith("--")}
     auto = [
@@ -367,15 +362,59 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         for name in recipe.auto
         if name not in given and _value(parsed, name) == _value(base, name)
     ]
+    distillation = recipe.distillation
     recipe = replace(
-        recipe, auto=auto, corpus=_absolute(recipe.corpus), init_from=_here(recipe.init_from)
+        recipe,
+        auto=auto,
+        corpus=_absolute(recipe.corpus),
+        init_from=_here(recipe.init_from),
+        distillation=replace(distillation, teachers=[str(_here(t)) for t in distillation.teachers]),
     )
+    teacher_recipe(recipe)  # a mistake is told at once
     return TrainOptions(
         recipe,
         Path(parsed.output or f"runs/{path.stem}"),
         parsed.resume,
         parsed.overwrite,
         print_config,
+    )
+
+
+def teacher_recipe(recipe: Recipe) -> Recipe:
+    """Return the recipe of a recipe's teachers: its own, with the changes that it names for them.
+
+    Raises:
+        MTError: A change is wrong, or is to what all must have in common.
+    """
+    changes = copy.deepcopy(recipe.distillation.teacher)
+    place = Path("distillation.teacher")  # stands in messages where a file would
+    free = "model", "batches", "training", "search", "trainer"
+    for section in changes:
+        if section not in free:
+            raise MTError(f"{place}: {section} cannot differ; only {', '.join(free)} can")
+    _check_yaml(place, Recipe, changes)
+    recipe = replace(recipe, distillation=Distillation())
+    if not changes:
+        return recipe
+    content = json.loads(json.dumps(asdict(recipe)))
+    for section, options in changes.items():
+        content[section] |= options
+    parser = _recipe_parser()
+    parsed = parser.read(place, content)
+    try:
+        return _recipe(parser, parsed)
+    except MTError as error:
+        raise MTError(f"{place}: {error}") from error
+
+
+def _recipe(parser: _Parser, parsed: Any) -> Recipe:
+    try:
+        made = parser.instantiate(parsed)
+    except ValueError as error:  # of the network's options, which know no other error
+        raise MTError(str(error)) from error
+    trainer = {name: value for name, value in parsed.trainer.as_dict().items() if value is not None}
+    return Recipe(
+        **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
     )
 
 
@@ -414,6 +453,12 @@ def _read_recipe(path: Path) -> dict[str, Any]:
             section[name] = str(root / Path(section[name]).expanduser())
 
     complete(content, "init_from")
+    distillation = content.get("distillation")
+    if isinstance(distillation, dict) and isinstance(distillation.get("teachers"), list):
+        distillation["teachers"] = [
+            str(root / Path(t).expanduser()) if isinstance(t, str) else t
+            for t in distillation["teachers"]
+        ]
     corpus = content.get("corpus")
     if isinstance(corpus, dict):
         sources = corpus.get("sources") if isinstance(corpus.get("sources"), list) else []

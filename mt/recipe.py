@@ -261,6 +261,38 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Distillation:
+    """Sequence-level knowledge distillation (Kim & Rush, arXiv:1606.07947): teachers translate the
+    training text, and what they write is trained on too."""
+
+    forward: int = 0
+    """Teachers from source to target that the run trains first; their translations of the sources
+    join the training text as targets."""
+    backward: int = 0
+    """Teachers from target to source that the run trains first; their translations of the targets
+    join as sources. Both kinds together are data diversification (Nguyen et al.,
+    arXiv:1911.01986)."""
+    teachers: list[str] = field(default_factory=list)
+    """Bundles that teach as well, of either direction."""
+    original: bool = True
+    """Train on the training text as it is, too."""
+    beam_size: int = 5
+    """Beam of the teachers' translations; the other search options are those of `search`."""
+    teacher: dict[str, Any] = field(default_factory=dict)
+    """What the recipe of the teachers that the run trains has otherwise than this one, in `model`,
+    `batches`, `training`, `search` and `trainer`: `{trainer: {max_epochs: 12}}`."""
+
+    def __post_init__(self) -> None:
+        limits = {"forward": (0, _ANY), "backward": (0, _ANY), "beam_size": (1, _ANY)}
+        _check("distillation.", self, **limits)
+        if not self.original and not (self.forward or self.backward or self.teachers):
+            raise MTError(
+                "distillation.original: false leaves nothing to train on without a teacher; set "
+                "distillation.forward: 1, or leave it out"
+            )
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How the finished model is measured on the test sets."""
 
@@ -287,6 +319,8 @@ class Recipe:
     """How sentences are packed into batches."""
     training: Training = field(default_factory=Training)
     """Loss, optimizer, schedule and stopping."""
+    distillation: Distillation = field(default_factory=Distillation)
+    """Teachers whose translations join the training text; by default there are none."""
     search: SearchOptions = field(default_factory=SearchOptions)
     """Decoding options for validation and test, and the bundle's defaults."""
     evaluation: Evaluation = field(default_factory=Evaluation)
@@ -309,6 +343,12 @@ class Recipe:
         _check("", self, seed=(0, 2**32 - 1))
         if self.new_tokenizer and self.init_from is None:
             raise MTError("new_tokenizer: true needs init_from; leave it out, or name a bundle")
+        if self.init_from is not None and (self.distillation.forward or self.distillation.backward):
+            raise MTError(
+                "distillation.forward and distillation.backward train teachers from the start, "
+                "which init_from does not; name finished ones in distillation.teachers, or leave "
+                "init_from out"
+            )
         if self.model.tie_embeddings == "three-way" and not self.tokenizer.joint:
             raise MTError(
                 "model.tie_embeddings: three-way needs one vocabulary for both languages; "

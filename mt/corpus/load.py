@@ -60,6 +60,8 @@ class ParallelCorpus(NamedTuple):
     """A line for each source: name, licence, languages and pairs."""
     folder: Path
     """Where it lies in the cache, under a hash of the text and of the options that made it."""
+    turned: bool = False
+    """Whether source and target have changed places since it was laid there."""
 
     @property
     def digest(self) -> str:
@@ -71,7 +73,23 @@ class ParallelCorpus(NamedTuple):
 
         The pages of a mapped file, which `train` is, stay in memory once they have been read.
         """
-        return read_batches(self.folder / _TRAIN)
+        for source, target in read_batches(self.folder / _TRAIN):
+            yield (target, source) if self.turned else (source, target)
+
+    def turn(self) -> ParallelCorpus:
+        """Return the same text to translate in the other direction."""
+
+        def columns(pairs: datasets.Dataset) -> datasets.Dataset:
+            return pairs.rename_columns({"source": "target", "target": "source"})
+
+        return self._replace(
+            source_language=self.target_language,
+            target_language=self.source_language,
+            train=columns(self.train),
+            valid=columns(self.valid),
+            tests={name: columns(pairs) for name, pairs in self.tests.items()},
+            turned=not self.turned,
+        )
 
 
 def load_corpus(corpus: Corpus) -> ParallelCorpus:

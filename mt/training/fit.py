@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -26,6 +27,12 @@ from mt.recipe import Recipe
 from mt.tokenizer import Tokenizers, train_tokenizer
 from mt.training.checkpoints import Checkpoints, newest_whole_checkpoint
 from mt.training.datamodule import DataModule, ParallelText
+from mt.training.distillation import (
+    Teacher,
+    teachers,
+    translate_corpus,
+    translated,
+)
 from mt.training.environment import environment
 from mt.training.folder import RunFolder, published
 from mt.training.initial import copy_weights, freeze, open_initial
@@ -56,11 +63,8 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     run = RunFolder(output)
     logging.getLogger("lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-    # Whoever launches the processes (Lightning, torchrun, SLURM), the first has no other number.
-    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
-    leader = all(int(os.environ.get(name, "0")) == 0 for name in ranks)
     trainer = make_trainer(recipe, run.path)  # a mistake is told before the corpus is fetched
-    if leader:
+    if _leads():
         run.check(resume, overwrite)
     else:
         _log.setLevel(logging.WARNING)  # one process tells
@@ -78,6 +82,26 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     else:
         tokenizers = initial.tokenizers
     _log.info("tokenizer  %s", " + ".join(f"{len(t):,} tokens" for t in dict.fromkeys(tokenizers)))
+    _run(trainer, recipe, run, corpus, tokenizers, initial, resume, overwrite)
+
+
+def _leads() -> bool:
+    """Tell whether this is the first of the training processes, whoever launches them."""
+    ranks = ("RANK", "LOCAL_RANK", "NODE_RANK", "SLURM_PROCID")
+    return all(int(os.environ.get(name, "0")) == 0 for name in ranks)
+
+
+def _run(
+    trainer: L.Trainer,
+    recipe: Recipe,
+    run: RunFolder,
+    corpus: ParallelCorpus,
+    tokenizers: Tokenizers,
+    initial: Bundle | None,
+    resume: bool,
+    overwrite: bool,
+) -> None:
+    """Train on a corpus, with its teachers first, and evaluate."""
     text = ParallelText(corpus.batches(), tokenizers, recipe.batches)
     if len(text.kept) == 0:
         raise MTError("batches.max_length: every training pair is longer; raise it")
@@ -88,11 +112,17 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         copied = copy_weights(model, tokenizers, initial)
         _log.info("weights    from %s, %s known", recipe.init_from, copied)
     freeze(model, recipe.training.freeze)
-    if leader:  # now that nothing is wrong, a run that lies there may go
+    taught_by = teachers(recipe, corpus, run)
+    if _leads():  # now that nothing is wrong, a run that lies there may go
         run.prepare(recipe, described, resume, overwrite)
+    facts = _facts(described, corpus, model)
+    if taught_by:
+        del text  # the teachers are trained on texts of their own
+        _teach(taught_by, recipe, corpus, tokenizers, trainer.strategy.root_device)
+        text, pairs = _taught(taught_by, recipe, corpus, tokenizers)
+        facts.append(("Pairs by teachers", pairs))
     languages = recipe.corpus.source, recipe.corpus.target
     bundle = Bundle(model, tokenizers, languages, recipe.search)
-    facts = _facts(described, corpus, model)
     _log.info("model      %s parameters", f"{_parameters(model):,}")
 
     def keep(best: Bundle) -> None:
@@ -102,6 +132,49 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     seconds = _fit(trainer, recipe, run, text, corpus, bundle, keep, resume)
     facts += [("Training time", duration(seconds))]
     _evaluate(recipe, run, corpus, trainer.strategy.root_device, facts)
+
+
+def _teach(
+    taught_by: list[Teacher],
+    recipe: Recipe,
+    corpus: ParallelCorpus,
+    tokenizers: Tokenizers,
+    device: torch.device,
+) -> None:
+    """Train the teachers, and let them translate the training text."""
+    for teacher in taught_by:
+        if teacher.recipe is not None and not teacher.run.scores.exists():
+            _log.info("teacher    %s is trained first", teacher.name)
+            trainer = make_trainer(teacher.recipe, teacher.run.path)
+            _run(
+                trainer,
+                teacher.recipe,
+                teacher.run,
+                corpus.turn() if teacher.backward else corpus,
+                Tokenizers(*tokenizers[::-1]) if teacher.backward else tokenizers,
+                initial=None,
+                resume=teacher.run.recipe.exists(),
+                overwrite=False,
+            )
+            trainer.strategy.barrier()  # the first process saves the bundle last
+        translate_corpus(teacher, corpus, recipe.distillation, device)
+
+
+def _taught(
+    taught_by: list[Teacher], recipe: Recipe, corpus: ParallelCorpus, tokenizers: Tokenizers
+) -> tuple[ParallelText, str]:
+    """Return the text to train on, and in words how much of it the teachers have translated."""
+    counts = Counter[str]()
+
+    def counted(teacher: Teacher) -> Iterator[tuple[list[str], list[str]]]:
+        for batch in translated(teacher, corpus):
+            counts[teacher.name] += len(batch[0])
+            yield batch
+
+    original = corpus.batches() if recipe.distillation.original else ()
+    batches = chain(original, *map(counted, taught_by))
+    text = ParallelText(batches, tokenizers, recipe.batches)
+    return text, ", ".join(f"{count:,} ({name})" for name, count in counts.items())
 
 
 def _both_sides(corpus: ParallelCorpus) -> Iterator[str]:

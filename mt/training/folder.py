@@ -31,6 +31,11 @@ class RunFolder(NamedTuple):
         return self.path / "checkpoints"
 
     @property
+    def teachers(self) -> Path:
+        """The runs of the teachers, and what they have translated."""
+        return self.path / "teachers"
+
+    @property
     def scores(self) -> Path:
         """The scores; they are written last and mark a finished run."""
         return self.path / "scores.json"
@@ -94,7 +99,7 @@ class RunFolder(NamedTuple):
 
     def clear(self) -> None:
         """Remove what a run has written, and nothing else."""
-        for folder in (self.bundle, self.checkpoints, self.path / "tensorboard"):
+        for folder in (self.bundle, self.checkpoints, self.teachers, self.path / "tensorboard"):
             if folder.exists():
                 shutil.rmtree(folder)
         for name in (
@@ -140,6 +145,7 @@ def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:
         "init_from": recipe["init_from"],
         "new_tokenizer": recipe["new_tokenizer"],
         "training.ema": training["ema"] > 0,  # its decay may change, but not that there is one
+        "distillation": recipe["distillation"],
         "seed": recipe["seed"],
     }
 
@@ -163,5 +169,9 @@ def published(recipe: Recipe) -> str:
             recipe,
             corpus=replace(corpus, files=name(corpus.files), sources=sources),
             init_from=name(recipe.init_from),
+            distillation=replace(
+                recipe.distillation,
+                teachers=[Path(teacher).name for teacher in recipe.distillation.teachers],
+            ),
         )
     )
