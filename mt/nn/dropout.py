@@ -12,6 +12,21 @@ from torch.nn.utils.rnn import PackedSequence
 Vectors = TypeVar("Vectors", Tensor, PackedSequence)
 
 
+def drop(vectors: Tensor, p: float) -> Tensor:
+    """Blank each number with probability `p` and scale the others up by 1 / (1 - p).
+
+    PyTorch's own draws a number at a time on the CPU, which would take a tenth of an update; here a
+    random word decides on four, by 16 bits each, so that `p` is rounded to a multiple of 2^-16.
+    """
+    if vectors.device.type != "cpu" or p == 1:
+        return dropout(vectors, p)
+    count = vectors.numel()
+    words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    threshold = min(round(p * 2**16), 2**16 - 1) - 2**15
+    keep = words.view(torch.int16)[:count].view(vectors.shape) >= threshold
+    return vectors * keep.to(vectors.dtype).mul_(1 / (1 - p))
+
+
 class Dropout(nn.Module):
     """Blanks units in training and scales the others up by 1 / (1 - p).
 
@@ -36,22 +51,22 @@ class Dropout(nn.Module):
             return vectors
         if isinstance(vectors, PackedSequence):
             if not self.locked:
-                return vectors._replace(data=dropout(vectors.data, self.p))
+                return vectors._replace(data=drop(vectors.data, self.p))
             sizes = vectors.batch_sizes
             mask = self.mask(vectors.data[: int(sizes[0])])
             # Packed are first all first positions, then all second ones …: the longest first.
             rows = torch.cat([torch.arange(int(size)) for size in sizes]).to(mask.device)
             return vectors._replace(data=vectors.data * mask[rows])
         if not self.locked:
-            return dropout(vectors, self.p)
+            return drop(vectors, self.p)
         return vectors * self.mask(vectors[:, 0])[:, None]
 
     def mask(self, like: Tensor) -> Tensor:
         """Draw what to multiply the vectors of B sentences by, `(B, F)`."""
-        return dropout(torch.ones_like(like), self.p)
+        return drop(torch.ones_like(like), self.p)
 
     def step(self, vectors: Tensor, mask: Tensor | None) -> Tensor:
         """Blank units of one position `(N, F)`, those of `mask` where it is given."""
         if self.off:
             return vectors
-        return dropout(vectors, self.p) if mask is None else vectors * mask
+        return drop(vectors, self.p) if mask is None else vectors * mask

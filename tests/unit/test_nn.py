@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 from mt.nn.architecture import Architecture
 from mt.nn.cells import CELLS
 from mt.nn.decoder import DecoderState
-from mt.nn.dropout import Dropout
+from mt.nn.dropout import Dropout, drop
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Memory
 from mt.nn.recurrent import KernelLayer, RecurrentStack, make_layer
@@ -512,6 +512,27 @@ def test_each_dropout_acts_in_training_alone(wiring: str, dropout: str) -> None:
 
 def blanked(vectors: Tensor) -> Tensor:
     return vectors == 0
+
+
+@pytest.mark.parametrize("p", [0.1, 0.45, 0.9, 1.0])
+def test_dropout_blanks_a_share_and_keeps_the_mean(p: float) -> None:
+    torch.manual_seed(0)
+    count = 400_003  # not a multiple of what one random word decides on
+    vectors = torch.rand(count, dtype=torch.float64).add_(1).requires_grad_()
+    dropped = drop(vectors, p)
+    kept = ~blanked(dropped)
+    deviation = (p * (1 - p) / count) ** 0.5
+    assert abs(kept.double().mean().item() - (1 - p)) <= 5 * deviation
+    close(dropped[kept], (vectors / (1 - p))[kept])
+    for apart in range(1, 9):  # neighbours are independent, in one word or in two
+        both = (kept[apart:] & kept[:-apart]).double().mean().item()
+        assert abs(both - (1 - p) ** 2) <= 10 * deviation
+    dropped.sum().backward()
+    assert vectors.grad is not None
+    close(vectors.grad, kept.double() / (1 - p) if p < 1 else torch.zeros_like(vectors))
+    torch.manual_seed(0)
+    torch.rand(count, dtype=torch.float64)
+    assert drop(vectors, p).equal(dropped)
 
 
 @pytest.mark.parametrize("locked", [True, False])
