@@ -39,7 +39,13 @@ from mt.training.initial import copy_weights, freeze, open_initial
 from mt.training.module import TranslationModule
 from mt.training.progress import Metrics, Progress, duration
 from mt.training.sizing import choose_sizes
-from mt.training.trainer import budget, make_trainer, validation_interval, without_advice
+from mt.training.trainer import (
+    budget,
+    choose_precision,
+    make_trainer,
+    validation_interval,
+    without_advice,
+)
 from mt.training.validation import Validation, ValidationSet, across_devices
 from mt.translator import Translator
 
@@ -63,6 +69,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     run = RunFolder(output)
     logging.getLogger("lightning").setLevel(logging.ERROR)
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    recipe, chosen = choose_precision(recipe)
     trainer = make_trainer(recipe, run.path)  # a mistake is told before the corpus is fetched
     if _leads():
         run.check(resume, overwrite)
@@ -75,7 +82,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         recipe, more = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
     except ValueError as error:  # what was chosen clashes with what was set
         raise MTError(str(error)) from error
-    for reason in (*reasons, *more):
+    for reason in (*chosen, *reasons, *more):
         _log.info("chosen     %s", reason)
     if initial is None or recipe.new_tokenizer:
         tokenizers = _tokenizers(recipe, corpus)

@@ -71,7 +71,8 @@ def choose_sizes(
     reasons = []
     for name in recipe.auto:
         if name not in _FIELDS:
-            raise MTError(f"auto: cannot choose `{name}`; it can choose {', '.join(_FIELDS)}")
+            known = ", ".join((*_FIELDS, "trainer.precision"))
+            raise MTError(f"auto: cannot choose `{name}`; it can choose {known}")
         value = _FIELDS[name](size)
         reason = f"{pairs:,} training pairs"
         if name == "tokenizer.vocab_size":

@@ -5,11 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 
@@ -79,6 +81,39 @@ def without_advice() -> Iterator[None]:
         # What it advises on is the recipe's to decide; its errors are exceptions and still come.
         warnings.filterwarnings("ignore", module="lightning")
         yield
+
+
+def choose_precision(recipe: Recipe) -> tuple[Recipe, list[str]]:
+    """Choose `trainer.precision` where the recipe leaves it to `auto`.
+
+    bfloat16 products, of weights that stay float32, where the machine has instructions for them;
+    elsewhere they would be slower than float32.
+
+    Returns:
+        The recipe, and a line about the choice and its reason.
+    """
+    name = "trainer.precision"
+    if name not in recipe.auto:
+        return recipe, []
+    fast = _fast_bfloat16(recipe.trainer.get("accelerator", "auto"))
+    value = "bf16-mixed" if fast else "32-true"
+    recipe = replace(
+        recipe,
+        auto=[other for other in recipe.auto if other != name],
+        trainer={**recipe.trainer, "precision": value},
+    )
+    return recipe, [f"{name} = {value} (bfloat16 is {'' if fast else 'not '}fast on this machine)"]
+
+
+def _fast_bfloat16(accelerator: Any) -> bool:
+    if torch.cuda.is_available() and accelerator != "cpu":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    if torch.backends.mps.is_available() and accelerator != "cpu":
+        return False
+    if not hasattr(torch.cpu, "get_capabilities"):  # in older versions
+        return False
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("avx512_bf16") or known.get("amx_bf16"))
 
 
 def make_trainer(recipe: Recipe, folder: Path) -> L.Trainer:

@@ -51,6 +51,14 @@ def test_run_learns_the_language(run: Run) -> None:
     assert test["scores"][0]["score"] > 80
 
 
+def test_bfloat16_products_learn_the_language_too(mt: Command, own: Path) -> None:
+    done = mt("train", "recipes/tiny.yaml", "--trainer.precision", "bf16-mixed", cwd=own)
+    assert done.status == 0, done.err
+    translator = Translator.load(own / "runs/tiny/bundle")
+    assert translator.translate(["ba ce", "dio fa gul"]) == ["mur tilo", "rada sep kan"]
+    assert {weight.dtype for weight in translator.model.parameters()} == {torch.float32}
+
+
 def test_run_tells_what_it_does(run: Run) -> None:
     assert run.done.out == ""
     for words in (

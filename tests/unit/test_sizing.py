@@ -7,10 +7,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import torch
 
 from mt.errors import MTError
 from mt.recipe import Recipe
 from mt.training.sizing import _FIELDS, SIZES, choose_sizes
+from mt.training.trainer import choose_precision
 
 LATIN = ["The quick brown fox jumps over the lazy dog."]
 
@@ -94,3 +96,25 @@ def test_rare_characters_beyond_the_coverage_need_no_token() -> None:
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(MTError, match=r"auto: cannot choose `model\.depth`.*model\.hidden_size"):
         choose_sizes(replace(Recipe(), auto=["model.depth"]), 10, lambda: LATIN)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "precision"),
+    [
+        ({"avx2": True, "avx512_bf16": False}, "32-true"),
+        ({"avx512_bf16": True}, "bf16-mixed"),
+        ({"amx_bf16": True}, "bf16-mixed"),
+    ],
+)
+def test_bfloat16_is_chosen_where_the_processor_has_it(
+    monkeypatch: pytest.MonkeyPatch, capabilities: dict[str, bool], precision: str
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
+    trainer = {"accelerator": "cpu", "max_steps": 7}
+    start = replace(Recipe(), auto=["model.hidden_size", "trainer.precision"], trainer=trainer)
+    recipe, (reason,) = choose_precision(start)
+    assert recipe.trainer == {**trainer, "precision": precision}
+    assert recipe.auto == ["model.hidden_size"]
+    assert reason.startswith(f"trainer.precision = {precision} (")
+    unasked = replace(start, auto=[])
+    assert choose_precision(unasked) == (unasked, [])
