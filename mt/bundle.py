@@ -4,7 +4,8 @@
 - `config.json`: format version, languages, architecture, default search options, and the SHA-256 of
   every other file;
 - `tokenizer.model`, or `source.model` and `target.model`: SentencePiece;
-- `README.md`: the model card.
+- `README.md`: the model card;
+- `encoder.onnx`, `decoder.onnx`: the network as graphs (see `mt.onnx`), once it has been exported.
 """
 
 from __future__ import annotations
@@ -81,7 +82,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         "search": asdict(bundle.search),
         "sha256": {name: hashlib.sha256(data).hexdigest() for name, data in files.items()},
     }
-    files[_CONFIG] = (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
+    files[_CONFIG] = _config_json(config)
     _replace_folder(folder, files)
 
 
@@ -140,6 +141,42 @@ def load_bundle(folder: Path) -> Bundle:
         _dataclass(SearchOptions, config["search"], folder),
         _read(folder / _CARD).decode(errors="replace") if (folder / _CARD).exists() else "",
     )
+
+
+def add_graphs(folder: Path, graphs: dict[str, bytes]) -> None:
+    """Put a network's graphs into its bundle, in place of older ones.
+
+    Raises:
+        MTError: The bundle is damaged, or the folder cannot be written; it stays as it was.
+    """
+    config = _read_config(folder)
+    digests = config["sha256"] = {
+        **{name: digest for name, digest in config["sha256"].items() if name not in graphs},
+        **{name: hashlib.sha256(data).hexdigest() for name, data in graphs.items()},
+    }
+    kept = {
+        name: _read_checked(folder / name, digest)
+        for name, digest in digests.items()
+        if name not in graphs
+    }
+    _replace_folder(folder, {**kept, **graphs, _CONFIG: _config_json(config)})
+
+
+def load_graphs(folder: Path) -> dict[str, bytes]:
+    """Read a network's graphs from its bundle, by file name.
+
+    Raises:
+        MTError: The bundle has none, or one is damaged.
+    """
+    digests = _read_config(folder)["sha256"]
+    names = [name for name in digests if name.endswith(".onnx")]
+    if not names:
+        raise MTError(f"{folder}: holds no ONNX graphs; run `mt export {folder}` first")
+    return {name: _read_checked(folder / name, digests[name]) for name in names}
+
+
+def _config_json(config: dict[str, Any]) -> bytes:
+    return (json.dumps(config, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def _read_config(folder: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ usage: mt COMMAND …
   translate BUNDLE   translate lines of text
   evaluate BUNDLE    score translations of a test set
   score BUNDLE       log-probabilities of given translations
+  export BUNDLE      add ONNX graphs, for another engine
 
 mt COMMAND --help explains every option; mt --version tells the version."""
 
@@ -129,12 +130,35 @@ def score(arguments: list[str]) -> None:
     score_files(Path(bundle), options)
 
 
+def export(arguments: list[str]) -> None:
+    """Run `mt export`."""
+    # What the exporter says of its tracing is for its makers; torch reads this when it is imported.
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
+    from mt.bundle import add_graphs, load_bundle
+    from mt.onnx import export
+    from mt.options import ExportOptions, parse_command
+
+    [name], [options] = parse_command(
+        "mt export",
+        "Put the network into its bundle once more, as graphs that `--engine onnx` computes with.",
+        {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
+        [ExportOptions],
+        arguments,
+    )
+    quantize = None if options.quantize == "none" else options.quantize
+    graphs = export(load_bundle(Path(name)).model, quantize)
+    add_graphs(Path(name), graphs)
+    for graph, content in graphs.items():
+        print(f"{Path(name) / graph}\t{len(content) / 1e6:.1f} MB")
+
+
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
     "tokenizer": tokenizer,
     "translate": translate,
     "evaluate": evaluate,
     "score": score,
+    "export": export,
 }
 
 

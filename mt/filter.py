@@ -25,7 +25,13 @@ def make_engine(bundle: Path, decoding: Decoding, n_best: int) -> Engine:
     """Load a bundle as the command line wants it."""
     search = {**decoding.search(), "n_best": n_best}
     return Engine(
-        bundle, decoding.device, decoding.devices, decoding.threads, search, decoding.batch_tokens
+        bundle,
+        decoding.device,
+        decoding.devices,
+        decoding.threads,
+        decoding.engine,
+        search,
+        decoding.batch_tokens,
     )
 
 

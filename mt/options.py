@@ -55,10 +55,13 @@ class Decoding:
     """Processes: one for each of so many GPUs, or so many on the CPU."""
     threads: int = 0
     """CPU threads of each process; 0 shares the cores out."""
+    engine: Literal["torch", "onnx"] = "torch"
+    """What computes: PyTorch, or ONNX Runtime on the graphs that `mt export` has put into the
+    bundle."""
 
     def search(self) -> dict[str, object]:
         """The search options by name, None where the bundle decides."""
-        ours = {"batch_tokens", "device", "devices", "threads"}
+        ours = {"batch_tokens", "device", "devices", "threads", "engine"}
         return {name: value for name, value in vars(self).items() if name not in ours}
 
 
@@ -113,6 +116,17 @@ class ScoreOptions:
     """Where to compute: auto, cpu, cuda or cuda:N."""
     threads: int = 0
     """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """The options of `mt export`."""
+
+    format: Literal["onnx"] = "onnx"
+    """What to write: ONNX graphs of the encoder and of a decoding step."""
+    quantize: Literal["none", "int8"] = "none"
+    """`int8`: weights as 8-bit integers, a quarter of the size and faster, at a small cost in
+    quality."""
 
 
 @dataclass(frozen=True)

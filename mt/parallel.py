@@ -11,7 +11,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
@@ -58,6 +58,7 @@ class Engine:
         device: See `Translator`; with several, `cpu` or GPUs from the first on.
         devices: Processes, one a GPU, or so many on the CPU.
         threads: CPU threads of each process; 0 shares the cores out.
+        engine: See `Translator.load`.
         options: Options that replace the bundle's own, by name.
         batch_tokens: Padded source tokens of a batch.
     """
@@ -68,6 +69,7 @@ class Engine:
         device: str,
         devices: int,
         threads: int,
+        engine: Literal["torch", "onnx"],
         options: dict[str, object],
         batch_tokens: int,
     ):
@@ -78,8 +80,8 @@ class Engine:
             raise MTError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
         self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
         self._batch_tokens = batch_tokens
-        self._arguments = bundle, self.threads, options
-        self._device = str(kind)
+        self._arguments = bundle, self.threads, engine, options
+        self._device = str(kind) if engine == "torch" else device
         # Loaded here with several devices too: a mistake is one line and not one of each process.
         self._loaded = _load(self._device, *self._arguments)
 
@@ -166,8 +168,14 @@ def _work(batch: SearchBatch) -> list[list[Translation]]:
     return _loaded.translator.translate_batch(batch, _loaded.options)
 
 
-def _load(device: str, bundle: Path, threads: int, options: dict[str, object]) -> _Loaded:
+def _load(
+    device: str,
+    bundle: Path,
+    threads: int,
+    engine: Literal["torch", "onnx"],
+    options: dict[str, object],
+) -> _Loaded:
     torch.set_num_threads(threads)
-    translator = Translator.load(bundle, device)
+    translator = Translator.load(bundle, device, engine)
     chosen = {name: value for name, value in options.items() if value is not None}
     return _Loaded(translator, SearchOptions(**{**vars(translator.options), **chosen}))

@@ -7,17 +7,20 @@ import os
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 
 from mt.batches import collate, pad, plan_decoding
-from mt.bundle import Bundle, load_bundle
+from mt.bundle import Bundle, load_bundle, load_graphs
 from mt.errors import MTError
 from mt.placeholders import find, mask, unmask
 from mt.search import Hypothesis, search
 from mt.search.options import SearchOptions
 from mt.tokenizer import BOS, EOS, PAD, UNK
+
+if TYPE_CHECKING:
+    from mt.onnx import OnnxNetwork
 
 MAX_SOURCE = 1024
 """Source tokens past this are cut off."""
@@ -67,25 +70,49 @@ class Translator:
     Args:
         bundle: The engine's parts.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, …
+        graphs: What translates in place of `bundle.model`, which then only scores.
     """
 
-    def __init__(self, bundle: Bundle, device: str | torch.device = "auto"):
+    def __init__(
+        self,
+        bundle: Bundle,
+        device: str | torch.device = "auto",
+        graphs: OnnxNetwork | None = None,
+    ):
         self.device = resolve_device(device)
         self.model = bundle.model.to(self.device)
+        self._network = graphs or self.model
         self.tokenizers = bundle.tokenizers
         self._symbols = bundle.tokenizers.symbols
         self.languages = bundle.languages
         self.options = bundle.search
 
     @classmethod
-    def load(cls, folder: str | os.PathLike[str], device: str = "auto") -> Translator:
+    def load(
+        cls,
+        folder: str | os.PathLike[str],
+        device: str = "auto",
+        engine: Literal["torch", "onnx"] = "torch",
+    ) -> Translator:
         """Read a bundle.
 
+        Args:
+            folder: The bundle.
+            device: See the class; `onnx` computes on the CPU.
+            engine: `torch`, or `onnx` for the graphs that `mt export` has put into the bundle.
+
         Raises:
-            MTError: The bundle is missing, damaged or of another version, or the device is not
-                there.
+            MTError: The bundle is missing, damaged or of another version, has no graphs for the
+                engine, or the device is not there.
         """
-        return cls(load_bundle(Path(folder)), device)
+        bundle = load_bundle(Path(folder))
+        if engine == "torch":
+            return cls(bundle, device)
+        if device not in ("auto", "cpu"):
+            raise MTError(f"--device {device}: the onnx engine computes on the CPU; use cpu")
+        from mt.onnx import OnnxNetwork
+
+        return cls(bundle, "cpu", OnnxNetwork(load_graphs(Path(folder)), torch.get_num_threads()))
 
     def translate(
         self,
@@ -160,10 +187,9 @@ class Translator:
         """Translate a batch into the `options.n_best` best translations of each sentence."""
         self.model.eval()
         ids, lengths = pad([[*row, EOS] for row in batch.sources])
-        state = self.model.decoder.start(self.model.encoder(ids.to(self.device), lengths))
         found = search(
-            self.model.decoder,
-            state,
+            self._network,
+            self._network.start(ids.to(self.device), lengths),
             lengths - 1,
             options or self.options,
             bos=BOS,

@@ -255,18 +255,20 @@ class MultiHeadAdditiveAttention(MultiHeadAttention):
         nn.init.uniform_(self.energy, -(size**-0.5), size**-0.5)
 
     def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        energy = self.energy.expand(len(query), -1, -1, -1).flatten(0, 1)  # (B * heads, 1, …)
+        energy = self.energy.expand(query.shape[0], -1, -1, -1).flatten(0, 1)  # (B * heads, 1, …)
 
         def score(query: Tensor, keys: Tensor) -> Tensor:
             return (torch.tanh(query[:, :, None] + keys[:, None]) * energy[:, :, None]).sum(-1)
 
         scores = _in_chunks(score, query.flatten(0, 1), keys.flatten(0, 1))
-        return scores.view(len(query), self.heads, *scores.shape[1:])
+        return scores.view(query.shape[0], self.heads, *scores.shape[1:])
 
 
 def _in_chunks(score: Callable[[Tensor, Tensor], Tensor], query: Tensor, keys: Tensor) -> Tensor:
     """Score `(B, T, H)` against `(B, S, H)` a few time steps at once, to bound the memory."""
     steps = max(1, _CHUNK_ELEMENTS // max(1, keys.numel()))
+    if query.shape[1] <= steps:
+        return score(query, keys)
     return torch.cat([score(chunk, keys) for chunk in torch.split(query, steps, dim=1)], dim=1)
 
 

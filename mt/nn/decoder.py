@@ -143,7 +143,7 @@ class Decoder(nn.Module):
         feed = self.combine.out_features if self.wiring == "input-feeding" else 0
         return DecoderState(
             self.bridge(memory),
-            states.new_zeros(len(states), feed),
+            states.new_zeros(states.shape[0], feed),
             states.new_zeros(*states.shape[:2], self.attention.past_size),
             self.attention.keys(states),
             states,
@@ -231,12 +231,13 @@ class Decoder(nn.Module):
         """Let `(B * K, H)` queries read the memory of their sentence."""
         keys, memory, source_pad, past = state.keys, state.memory, state.source_pad, state.past
         if past.shape[2]:  # each hypothesis has a past, and so keys, of its own
-            rows = len(query) // len(memory)
+            rows = query.shape[0] // memory.shape[0]
             keys, memory, source_pad = (
-                part.repeat_interleave(rows, 0) for part in (keys, memory, source_pad)
+                part[:, None].expand(-1, rows, *part.shape[1:]).flatten(0, 1)
+                for part in (keys, memory, source_pad)
             )
             keys = self.attention.recall(keys, past)
-        grouped = query.view(len(memory), -1, query.shape[-1])
+        grouped = query.view(memory.shape[0], -1, query.shape[-1])
         context, weights = self.attention(grouped, keys, memory, source_pad)
         if weights is not None:
             weights = weights.flatten(0, 1)
@@ -283,7 +284,7 @@ class Bridge(nn.Module):
         if self.project is None:
             first = tuple(tensor.mean(dim=1) for tensor in final)
             if self.kind == "zero":
-                first = (states.new_zeros(len(states), self.hidden_size),) * self.states
+                first = (states.new_zeros(states.shape[0], self.hidden_size),) * self.states
             return (first,) * self.layers
         if self.kind == "mean":
             real = ~source_pad[:, :, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mt.nn.architecture import Architecture
-from mt.nn.decoder import Decoder
+from mt.nn.decoder import Decoder, DecoderState, Step
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Encoder
@@ -73,6 +73,24 @@ class Seq2Seq(nn.Module):
     def output(self) -> nn.Linear:
         """The layer from attentional vectors `(…, E)` to logits `(…, V)`."""
         return self.decoder.output
+
+    @property
+    def has_attention(self) -> bool:
+        """Whether a step tells where it looked."""
+        return self.architecture.attention != "none"
+
+    def start(self, source: Tensor, source_lengths: Tensor) -> DecoderState:
+        """Encode and build the decoder's first state, one row a sentence.
+
+        Args:
+            source: Token ids `(B, S)`, padded at the end.
+            source_lengths: `(B,)` on the CPU.
+        """
+        return self.decoder.start(self.encoder(source, source_lengths))
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Step:
+        """Advance every row by one token; see `Decoder.step`."""
+        return self.decoder.step(tokens, state)
 
     def forward(self, source: Tensor, source_lengths: Tensor, target_in: Tensor) -> Tensor:
         """Compute the vectors that the output layer turns into logits.

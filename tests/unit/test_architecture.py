@@ -11,7 +11,17 @@ from typing import NamedTuple
 import pytest
 
 ROOT = Path(__file__).parents[2]
-HEAVY = "lightning", "datasets", "pyarrow", "sacrebleu", "pandas", "tensorboard", "jsonargparse"
+HEAVY = (
+    "lightning",
+    "datasets",
+    "onnx",
+    "onnxruntime",
+    "pyarrow",
+    "sacrebleu",
+    "pandas",
+    "tensorboard",
+    "jsonargparse",
+)
 
 
 class Import(NamedTuple):
@@ -101,11 +111,13 @@ def test_the_imports_are_found_at_all() -> None:
                 "mt.batches",
                 "mt.bundle",
                 "mt.errors",
+                "mt.onnx",
                 "mt.placeholders",
                 "mt.search",
                 "mt.tokenizer",
             ],
         ),
+        ("mt.onnx", ["mt.errors", "mt.nn"]),
     ],
 )
 def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) -> None:
@@ -126,6 +138,8 @@ def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) 
         ("safetensors", ["mt.bundle"]),
         ("sentencepiece", ["mt.tokenizer"]),
         ("sacrebleu", ["mt.evaluation"]),
+        ("onnx", ["mt.onnx"]),
+        ("onnxruntime", ["mt.onnx"]),
         ("jsonargparse", ["mt.options", "mt.cli"]),
         ("mt.cli", []),
         ("pickle", []),

@@ -1,0 +1,96 @@
+"""`mt export`, and translating by its graphs."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import Command, Run
+
+from mt import Translator
+
+
+@pytest.fixture(scope="module")
+def exported(mt: Command, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("exported") / "bundle"
+    shutil.copytree(run.bundle, folder)
+    done = mt("export", folder, cwd=folder.parent)
+    assert done.status == 0, done.err
+    assert done.err == ""
+    shown = [line.split("\t")[0] for line in done.out.splitlines()]
+    assert shown == [str(folder / "encoder.onnx"), str(folder / "decoder.onnx")]
+    return folder
+
+
+def test_the_graphs_translate_every_line_as_the_network_does(
+    mt: Command, exported: Path, project: Path
+) -> None:
+    text = (project / "text/train.xx").read_bytes()
+    asked = ["--format", "jsonl", "--n-best", "2"]
+    torch, onnx, two = mt.each(
+        [
+            ["translate", exported, *asked],
+            ["translate", exported, *asked, "--engine", "onnx"],
+            ["translate", exported, *asked, "--engine", "onnx", "--devices", "2", "--threads", "1"],
+        ],
+        cwd=project,
+        stdin=text,
+    )
+    assert (torch.status, onnx.status, two.status) == (0, 0, 0), onnx.err + two.err
+    assert two.out == onnx.out
+    pairs = zip(torch.out.splitlines(), onnx.out.splitlines(), strict=True)
+    for ours, theirs in (map(json.loads, pair) for pair in pairs):
+        assert ours["source"] == theirs["source"]
+        one, other = ours["translations"][0], theirs["translations"][0]
+        assert one["text"] == other["text"]
+        assert one["log_probability"] == pytest.approx(other["log_probability"], abs=2e-4)
+
+
+def test_eight_bits_translate_the_language_too(
+    mt: Command, exported: Path, project: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(exported, folder)
+    before = {path.name: path.stat().st_size for path in exported.glob("*.onnx")}
+    done = mt("export", folder, "--quantize", "int8", cwd=tmp_path)
+    assert done.status == 0, done.err
+    after = {path.name: path.stat().st_size for path in folder.glob("*.onnx")}
+    assert after.keys() == before.keys()
+    assert sum(after.values()) < sum(before.values())
+    done = mt(
+        "evaluate",
+        folder,
+        *("--source", project / "text/test.xx", "--reference", project / "text/test.yy"),
+        *("--engine", "onnx", "--json", "--output", tmp_path / "out"),
+        cwd=tmp_path,
+    )
+    assert done.status == 0, done.err
+    assert json.loads(done.out)["sets"][0]["scores"][0]["score"] > 80
+    # Another bundle of the same name is whole: it still translates by PyTorch.
+    assert Translator.load(folder).translate(["ba ce"]) == ["mur tilo"]
+
+
+def test_mistakes_are_told(mt: Command, run: Run, exported: Path, tmp_path: Path) -> None:
+    no_package = tmp_path / "onnxruntime.py"
+    no_package.write_text("raise ImportError(name='onnxruntime')\n")
+    cases = [
+        (["export", tmp_path / "nowhere"], "no such bundle"),
+        (["export", run.bundle, "--quantize", "int4"], "--quantize"),
+        (["translate", run.bundle, "--engine", "onnx"], "run `mt export"),
+        (["translate", exported, "--engine", "onnx", "--device", "cuda"], "--device cuda"),
+        (["translate", exported, "--engine", "tensorflow"], "--engine"),
+    ]
+    for words, message in cases:
+        done = mt(*words, cwd=tmp_path)
+        assert done.status == 2, words
+        assert message in done.err
+        assert done.err.count("\n") == 1
+    program = (
+        "import sys; sys.path.insert(0, '.'); sys.argv[0] = 'mt'; from mt.cli import main; main()"
+    )
+    for words in (["export", run.bundle], ["translate", exported, "--engine", "onnx"]):
+        done = mt.python("-c", program, *words, cwd=tmp_path)
+        assert done.status == 2
+        assert "onnxruntime is not installed; run `pip install 'mt[onnx]'`" in done.err
