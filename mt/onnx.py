@@ -266,6 +266,8 @@ class OnnxNetwork:
             raise _missing(error) from error
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
+        # Its threads, and those of PyTorch, which work in turn, must not spin while they wait.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; its warnings are about the optimiser's own work
         providers = ["CPUExecutionProvider"]
         self._encoder, self._decoder = (

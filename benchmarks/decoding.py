@@ -1,0 +1,144 @@
+"""Decoding on the CPU: speed beside the arithmetic that it needs, by engine, beam and threads.
+
+python benchmarks/decoding.py [BUNDLE] [SOURCE]   (default: the quickstart's, and its test text)
+
+The arithmetic is two operations for each multiplication with a weight matrix and for each number of
+the memory that attention reads or adds up: of the encoder for each source token, of the decoder for
+each step of each hypothesis that is still alive, at its own length. The yardstick is the better of
+1024- and 2048-square float32 products, taken in turn with what is measured. Graphs are exported to
+a copy of the bundle.
+"""
+
+from __future__ import annotations
+
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from batches import test_text
+from torch import Tensor, nn
+
+from mt.bundle import add_graphs, load_bundle
+from mt.lines import read_lines
+from mt.nn.embedding import Embedding
+from mt.onnx import export
+from mt.translator import Translator
+
+SENTENCES, ROUNDS, LATENCY = 1000, 3, 200
+
+
+def gemm_rate() -> float:
+    """Measure float32 products, in operations a second."""
+    best = 0.0
+    for size in (1024, 2048):
+        one = torch.randn(size, size)
+        for _ in range(3):
+            began = time.perf_counter()
+            one @ one
+            best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def matrices(module: nn.Module) -> int:
+    """Count the weights of a module's matrices, without embeddings."""
+    tables = {id(m.weight) for m in module.modules() if isinstance(m, Embedding)}
+    weights = [p for p in module.parameters() if p.dim() > 1 and id(p) not in tables]
+    return sum(p.numel() for p in weights)
+
+
+class Counter:
+    """A network that counts the operations that are asked of it."""
+
+    def __init__(self, network: Any):
+        self.network, self.operations = network, 0.0
+        decoder = network.decoder
+        self.source = matrices(network.encoder) + matrices(decoder.attention)
+        self.first = matrices(decoder.bridge)
+        output = decoder.output.weight.numel()
+        step = [*decoder.layers, decoder.combine, *([decoder.second] if decoder.second else [])]
+        self.row = sum(map(matrices, step)) + matrices(decoder.attention) + output
+
+    def start(self, source: Tensor, lengths: Tensor) -> Any:
+        """Count, and let the network encode."""
+        self.operations += 2.0 * (int(lengths.sum()) * self.source + len(lengths) * self.first)
+        return self.network.start(source, lengths)
+
+    def step(self, tokens: Tensor, state: Any) -> Any:
+        """Count, and let the network go on."""
+        attention = 2 * state.memory.shape[1] * state.memory.shape[2]
+        self.operations += 2.0 * len(tokens) * (self.row + attention)
+        return self.network.step(tokens, state)
+
+
+def operations(translator: Translator, texts: list[str], beam: int) -> float:
+    """Count what each sentence alone needs: then every row is a live hypothesis."""
+    counter = Counter(translator.model)
+    alone = Translator(load_bundle(BUNDLE), "cpu", counter)
+    for text in texts:
+        alone.n_best([text], replace(translator.options, beam_size=beam))
+    return counter.operations
+
+
+def seconds(translator: Translator, texts: list[str], beam: int) -> float:
+    """Time the whole text."""
+    began = time.perf_counter()
+    translator.translate(texts, replace(translator.options, beam_size=beam))
+    return time.perf_counter() - began
+
+
+def latencies(translator: Translator, texts: list[str], beam: int) -> str:
+    """Time sentences one by one: the median and the 95th percentile, in milliseconds."""
+    taken = [1000 * seconds(translator, [text], beam) for text in texts]
+    return f"{statistics.median(taken):.1f} / {statistics.quantiles(taken, n=20)[-1]:.1f}"
+
+
+def main() -> None:
+    """Print the table."""
+    lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text()
+    texts = [line for line in lines if line.strip()][:SENTENCES]
+    words = sum(len(text.split()) for text in texts)
+    print(f"{BUNDLE}, {len(texts):,} sentences, {words:,} words\n")
+    print(
+        "| threads | engine | beam | sentences/s | source words/s | times the arithmetic "
+        "| one sentence, ms, p50 / p95 |"
+    )
+    print("|---|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as scratch:
+        folders = {"torch": BUNDLE}
+        for quantize, name in ((None, "onnx"), ("int8", "onnx, int8")):
+            folders[name] = shutil.copytree(BUNDLE, Path(scratch, name))
+            add_graphs(folders[name], export(load_bundle(BUNDLE).model, quantize))
+        counts: dict[int, float] = {}
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            engines = {
+                name: Translator.load(folder, "cpu", "torch" if name == "torch" else "onnx")
+                for name, folder in folders.items()
+            }
+            for beam in (1, 5):
+                counts.setdefault(beam, operations(engines["torch"], texts, beam))
+                best: dict[str, float] = {}
+                rate = 0.0
+                for _ in range(ROUNDS):  # in turn, so that a noisy moment meets all
+                    rate = max(rate, gemm_rate())
+                    for name, translator in engines.items():
+                        taken = seconds(translator, texts, beam)
+                        best[name] = min(taken, best.get(name, taken))
+                for name, taken in best.items():
+                    cells = [str(threads), name, str(beam), f"{len(texts) / taken:,.0f}"]
+                    cells += [f"{words / taken:,.0f}", f"{taken * rate / counts[beam]:.2f}"]
+                    cells.append(latencies(engines[name], texts[:LATENCY], beam))
+                    print(f"| {' | '.join(cells)} |", flush=True)
+            print(f"<!-- {rate / 1e9:.0f} GFLOP/s with {threads} threads -->", flush=True)
+
+
+BUNDLE = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart/bundle")
+
+if __name__ == "__main__":
+    main()
