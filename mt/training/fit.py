@@ -137,7 +137,7 @@ def _run(
         save_bundle(best._replace(card=card), run.bundle)
 
     seconds = _fit(trainer, recipe, run, text, corpus, bundle, keep, resume)
-    facts += [("Training time", duration(seconds))]
+    facts += [("Training time", duration(seconds) + ", after the teachers'" * bool(taught_by))]
     _evaluate(recipe, run, corpus, trainer.strategy.root_device, facts)
 
 
