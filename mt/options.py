@@ -47,7 +47,7 @@ class Decoding:
     max_length_ratio: float | None = None
     """Longest translation, in target tokens for each source token; 0 is no such limit (default:
     the recipe's, usually 0)."""
-    batch_tokens: int = 1024
+    batch_tokens: int = 2048
     """Padded source tokens of a batch, before the beam; a longer sentence is a batch of its own."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda or cuda:N."""
@@ -110,7 +110,7 @@ class ScoreOptions:
     """File of source lines."""
     target: Path
     """File of their translations."""
-    batch_tokens: int = 1024
+    batch_tokens: int = 2048
     """Padded tokens of a batch."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda or cuda:N."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 MAX_SOURCE = 1024
 """Source tokens past this are cut off."""
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 2048
 """Padded source tokens of a batch unless told otherwise."""
 
 _log = logging.getLogger("mt")
