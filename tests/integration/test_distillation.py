@@ -88,7 +88,9 @@ def test_bundles_teach_in_their_direction(go: Any, run: Run, project: Path) -> N
     folder = go(*teach, "--trainer.max_steps", 2)
     theirs = folder / "teachers/bundle-1/translations/00000.txt"
     sources = lines(project / "text/train.xx")
-    assert lines(theirs) == Translator.load(run.bundle).translate(sources)
+    teacher = Translator.load(run.bundle, "cpu")
+    wanted = teacher.translate(sources, replace(teacher.options, beam_size=5))
+    assert sum(a == b for a, b in zip(lines(theirs), wanted, strict=True)) > 0.98 * PAIRS
     assert str(run.bundle) not in (folder / "bundle/README.md").read_text()
     # The other way, the same bundle translates the targets; their translations are sources.
     swap = ("--corpus.source", "yy", "--corpus.target", "xx")
