@@ -27,12 +27,7 @@ from mt.recipe import Recipe
 from mt.tokenizer import Tokenizers, train_tokenizer
 from mt.training.checkpoints import Checkpoints, newest_whole_checkpoint
 from mt.training.datamodule import DataModule, ParallelText
-from mt.training.distillation import (
-    Teacher,
-    teachers,
-    translate_corpus,
-    translated,
-)
+from mt.training.distillation import Teacher, teachers, translate_corpus, translated
 from mt.training.environment import environment
 from mt.training.folder import RunFolder, published
 from mt.training.initial import copy_weights, freeze, open_initial
