@@ -15,6 +15,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeVar, get_args, get_origin, get_type_hints
@@ -162,15 +163,14 @@ def add_graphs(folder: Path, graphs: dict[str, bytes]) -> None:
     _replace_folder(folder, {**kept, **graphs, _CONFIG: _config_json(config)})
 
 
-def load_graphs(folder: Path) -> dict[str, bytes]:
+def load_graphs(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
     """Read a network's graphs from its bundle, by file name.
 
     Raises:
-        MTError: The bundle has none, or one is damaged.
+        MTError: The bundle has not got them, or one is damaged.
     """
     digests = _read_config(folder)["sha256"]
-    names = [name for name in digests if name.endswith(".onnx")]
-    if not names:
+    if not digests.keys() >= set(names):
         raise MTError(f"{folder}: holds no ONNX graphs; run `mt export {folder}` first")
     return {name: _read_checked(folder / name, digests[name]) for name in names}
 

@@ -134,8 +134,6 @@ def export(arguments: list[str]) -> None:
     """Run `mt export`."""
     # What the exporter says of its tracing is for its makers; torch reads this when it is imported.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from mt.bundle import add_graphs, load_bundle
-    from mt.onnx import export
     from mt.options import ExportOptions, parse_command
 
     [name], [options] = parse_command(
@@ -145,8 +143,10 @@ def export(arguments: list[str]) -> None:
         [ExportOptions],
         arguments,
     )
-    quantize = None if options.quantize == "none" else options.quantize
-    graphs = export(load_bundle(Path(name)).model, quantize)
+    from mt.bundle import add_graphs, load_bundle
+    from mt.onnx import export
+
+    graphs = export(load_bundle(Path(name)).model, options.quantize)
     add_graphs(Path(name), graphs)
     for graph, content in graphs.items():
         print(f"{Path(name) / graph}\t{len(content) / 1e6:.1f} MB")

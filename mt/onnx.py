@@ -1,7 +1,8 @@
-"""A network as two ONNX graphs of standard operators, and their engine, ONNX Runtime.
+"""A network as two ONNX graphs, and their engine, ONNX Runtime.
 
 `encoder.onnx` turns source tokens into the decoder's first state, `decoder.onnx` is one step of the
-decoder. A graph is data: loading one runs no code of its maker's.
+decoder. A graph is data: loading one runs no code of its maker's. Its operators are ONNX's own, but
+for the encoder's LSTM in 8 bits, which is ONNX Runtime's.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -30,13 +32,13 @@ _SENTENCE = "keys", "memory", "source_pad"
 """Parts of a state that all hypotheses of a sentence share."""
 
 
-def export(model: Seq2Seq, quantize: Literal["int8"] | None) -> dict[str, bytes]:
+def export(model: Seq2Seq, quantize: Literal["none", "int8"]) -> dict[str, bytes]:
     """Write a network as graphs.
 
     Args:
         model: In evaluation mode, on the CPU.
-        quantize: Weights as 8-bit integers, with a scale for each unit, and what they are
-            multiplied by rounded to 8 bits, with a scale for each batch; None keeps float32.
+        quantize: `none` keeps float32; `int8` keeps weights as 8-bit integers, with a scale for
+            each unit, and rounds what they are multiplied by, with a scale for each batch.
 
     Returns:
         The graphs by file name.
@@ -44,7 +46,7 @@ def export(model: Seq2Seq, quantize: Literal["int8"] | None) -> dict[str, bytes]
     Raises:
         MTError: The encoder runs step by step, or a package is missing.
     """
-    _check_packages()
+    _require("onnx", "onnxruntime")
     if not all(isinstance(layer, KernelLayer) for layer in model.encoder.stack.layers):
         raise MTError(
             "the encoder of this model runs step by step, which a graph cannot do; train one whose "
@@ -56,7 +58,7 @@ def export(model: Seq2Seq, quantize: Literal["int8"] | None) -> dict[str, bytes]
     first = model.decoder.start(model.encoder(source, lengths))
     parts = _parts(first.reorder(torch.tensor([[0, 0], [1, 1]])))
     rows = [name for name in parts if name not in _SENTENCE]
-    outputs = ["logits", *(["attention"] if model.has_attention else [])]
+    outputs = ["logits", *(["attention"] if model.architecture.attention != "none" else [])]
     contents = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, module, inputs, results in (
@@ -70,29 +72,23 @@ def export(model: Seq2Seq, quantize: Literal["int8"] | None) -> dict[str, bytes]
         ):
             path = Path(folder, name)
             _write(module.eval(), inputs, results, path)
-            if quantize is not None:
+            if quantize == "int8":
                 _quantize(path)
             contents[name] = path.read_bytes()
     return contents
 
 
-def _check_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-    except ImportError as error:
-        raise _missing(error) from error
-
-
-def _missing(error: ImportError) -> MTError:
-    return MTError(f"{error.name} is not installed; run `pip install 'mt[onnx]'`")
+def _require(*packages: str) -> None:
+    for package in packages:
+        if find_spec(package) is None:
+            raise MTError(f"{package} is not installed; run `pip install 'mt[onnx]'`")
 
 
 def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
     axes = {name: _axes(name.removeprefix("next.")) for name in (*inputs, *outputs)}
     with warnings.catch_warnings(), torch.no_grad():
-        # It warns of sizes that the trace takes for constants (they are), and that it is not the
-        # newest exporter, which cannot write packed recurrent layers.
+        # It warns that sizes become constants (those that do are), that other batch sizes may fail
+        # (tests have them), and of a newer exporter (which cannot write packed recurrent layers).
         warnings.simplefilter("ignore")
         torch.onnx.export(
             module,
@@ -140,7 +136,7 @@ def _quantize(path: Path) -> None:
 
 def _quantize_table(graph: Any, table: str, shared: str) -> None:
     """Look tokens up in an 8-bit table: the output layer's, turned over, where there is one."""
-    from onnx import helper, numpy_helper
+    from onnx import TensorProto, helper, numpy_helper
 
     weights = {weight.name: weight for weight in graph.initializer}
     place, node = next(
@@ -162,7 +158,7 @@ def _quantize_table(graph: Any, table: str, shared: str) -> None:
         nodes.append(helper.make_node("Transpose", [found], [f"{name}.turned"], perm=[1, 0]))
         found = f"{name}.turned"
     nodes += [
-        helper.make_node("Cast", [found], [f"{name}.floats"], to=1),  # to float32
+        helper.make_node("Cast", [found], [f"{name}.floats"], to=TensorProto.FLOAT),
         helper.make_node("Gather", [scales, node.input[1]], [f"{name}.scale"]),
         helper.make_node("Unsqueeze", [f"{name}.scale", f"{name}.last"], [f"{name}.factor"]),
         helper.make_node("Mul", [f"{name}.floats", f"{name}.factor"], [node.output[0]]),
@@ -260,20 +256,28 @@ class OnnxNetwork:
     """
 
     def __init__(self, graphs: Mapping[str, bytes], threads: int):
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise _missing(error) from error
+        _require("onnxruntime")
+        import onnxruntime
+
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         # Its threads, and those of PyTorch, which work in turn, must not spin while they wait.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         options.log_severity_level = 3  # errors; its warnings are about the optimiser's own work
-        providers = ["CPUExecutionProvider"]
-        self._encoder, self._decoder = (
-            onnxruntime.InferenceSession(graphs[name], options, providers=providers)
-            for name in (ENCODER, DECODER)
-        )
+        sessions = []
+        for name in (ENCODER, DECODER):
+            try:
+                sessions.append(
+                    onnxruntime.InferenceSession(
+                        graphs[name], options, providers=["CPUExecutionProvider"]
+                    )
+                )
+            except Exception as error:  # its errors have no other class in common
+                reason = " ".join(str(error).split())
+                raise MTError(
+                    f"{name}: ONNX Runtime cannot read it ({reason}); run `mt export` again"
+                ) from error
+        self._encoder, self._decoder = sessions
         self._inputs = [node.name for node in self._decoder.get_inputs()]
         self._outputs = [node.name for node in self._decoder.get_outputs()]
         self._parts = [node.name for node in self._encoder.get_outputs()]
@@ -289,9 +293,10 @@ class OnnxNetwork:
 
     def step(self, tokens: Tensor, state: DecoderState) -> Step:
         """See `Decoder.step`."""
-        known = {"tokens": tokens, **_parts(state)}
+        parts = _parts(state)
+        known = {"tokens": tokens, **parts}
         feed = {name: known[name].numpy() for name in self._inputs}
         outputs = map(torch.from_numpy, self._decoder.run(self._outputs, feed))
         found = dict(zip(self._outputs, outputs, strict=True))
-        after = {name: found.get(f"next.{name}", part) for name, part in _parts(state).items()}
+        after = {name: found.get(f"next.{name}", part) for name, part in parts.items()}
         return Step(found["logits"], found.get("attention"), _state(after))

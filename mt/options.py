@@ -462,17 +462,17 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     if isinstance(tokenizer, str):
         content["tokenizer"] = _spec_fields(root / tokenizer)
 
+    def whole(value: Any) -> Any:
+        return str(root / Path(value).expanduser()) if isinstance(value, str) else value
+
     def complete(section: dict[str, Any], name: str) -> None:
-        if isinstance(section.get(name), str):
-            section[name] = str(root / Path(section[name]).expanduser())
+        if name in section:
+            value = section[name]
+            section[name] = list(map(whole, value)) if isinstance(value, list) else whole(value)
 
     complete(content, "init_from")
-    distillation = content.get("distillation")
-    if isinstance(distillation, dict) and isinstance(distillation.get("teachers"), list):
-        distillation["teachers"] = [
-            str(root / Path(t).expanduser()) if isinstance(t, str) else t
-            for t in distillation["teachers"]
-        ]
+    if isinstance(distillation := content.get("distillation"), dict):
+        complete(distillation, "teachers")
     corpus = content.get("corpus")
     if isinstance(corpus, dict):
         sources = corpus.get("sources") if isinstance(corpus.get("sources"), list) else []

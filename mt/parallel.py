@@ -75,13 +75,13 @@ class Engine:
     ):
         check_sizes(devices=devices, threads=threads, batch_tokens=batch_tokens)
         self.devices = devices
-        kind = resolve_device(device)
+        kind = resolve_device("cpu" if (engine, device) == ("onnx", "auto") else device)
         if kind.type == "cuda" and devices > torch.cuda.device_count():
             raise MTError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
         self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
         self._batch_tokens = batch_tokens
         self._arguments = bundle, self.threads, engine, options
-        self._device = str(kind) if engine == "torch" else device
+        self._device = str(kind)
         # Loaded here with several devices too: a mistake is one line and not one of each process.
         self._loaded = _load(self._device, *self._arguments)
 

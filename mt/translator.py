@@ -110,9 +110,10 @@ class Translator:
             return cls(bundle, device)
         if device not in ("auto", "cpu"):
             raise MTError(f"--device {device}: the onnx engine computes on the CPU; use cpu")
-        from mt.onnx import OnnxNetwork
+        from mt.onnx import DECODER, ENCODER, OnnxNetwork
 
-        return cls(bundle, "cpu", OnnxNetwork(load_graphs(Path(folder)), torch.get_num_threads()))
+        graphs = load_graphs(Path(folder), (ENCODER, DECODER))
+        return cls(bundle, "cpu", OnnxNetwork(graphs, torch.get_num_threads()))
 
     def translate(
         self,

@@ -15,7 +15,7 @@ Vectors = TypeVar("Vectors", Tensor, PackedSequence)
 def drop(vectors: Tensor, p: float) -> Tensor:
     """Blank each number with probability `p` and scale the others up by 1 / (1 - p).
 
-    PyTorch's own draws a number at a time on the CPU, which would take a tenth of an update; here a
+    PyTorch's own draws number by number on the CPU, which takes several times as long; here a
     random word decides on four, by 16 bits each, so that `p` is rounded to a multiple of 2^-16.
     """
     if vectors.device.type != "cpu" or p == 1:

@@ -74,11 +74,6 @@ class Seq2Seq(nn.Module):
         """The layer from attentional vectors `(…, E)` to logits `(…, V)`."""
         return self.decoder.output
 
-    @property
-    def has_attention(self) -> bool:
-        """Whether a step tells where it looked."""
-        return self.architecture.attention != "none"
-
     def start(self, source: Tensor, source_lengths: Tensor) -> DecoderState:
         """Encode and build the decoder's first state, one row a sentence.
 

@@ -56,9 +56,13 @@ class ParallelText:
         self.samplers = [
             SubwordSampler(tokenizer, strength) for tokenizer in tokenizers if strength > 0
         ]
-        self.batching = batching
+        self.batching, self._tokenizers = batching, tokenizers
         self.sources, self.targets = (Sentences(len(tokenizer)) for tokenizer in tokenizers)
-        symbols = tokenizers.symbols
+        self.extend(batches)
+
+    def extend(self, batches: Iterable[tuple[Sequence[str], Sequence[str]]]) -> None:
+        """Append text; see the class."""
+        tokenizers, symbols = self._tokenizers, self._tokenizers.symbols
         for sources, targets in batches:
             held = [find(source, symbols) for source in sources]
             sources, targets = (
@@ -68,7 +72,7 @@ class ParallelText:
             self.sources.extend(tokenizers.source.encode(sources))
             self.targets.extend(tokenizers.target.encode(targets))
         longest = np.maximum(self.sources.lengths, self.targets.lengths)
-        self.kept = np.flatnonzero(longest <= batching.max_length)
+        self.kept = np.flatnonzero(longest <= self.batching.max_length)
         """Numbers of the pairs that are trained on."""
         self._updates: dict[int, int] = {}
 

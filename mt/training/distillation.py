@@ -16,7 +16,7 @@ from mt.corpus import ParallelCorpus
 from mt.errors import MTError
 from mt.files import write_atomically
 from mt.options import teacher_recipe
-from mt.recipe import Corpus, Distillation, Recipe
+from mt.recipe import Corpus, Recipe
 from mt.training.folder import RunFolder
 from mt.training.progress import duration
 from mt.training.validation import across_devices
@@ -104,7 +104,7 @@ def _turned(corpus: Corpus) -> Corpus:
 
 
 def translate_corpus(
-    teacher: Teacher, corpus: ParallelCorpus, options: Distillation, device: torch.device
+    teacher: Teacher, corpus: ParallelCorpus, beam_size: int, device: torch.device
 ) -> None:
     """Let a teacher translate the training text into its folder.
 
@@ -114,11 +114,11 @@ def translate_corpus(
     Args:
         teacher: Trained.
         corpus: The text.
-        options: The beam.
+        beam_size: Of its search.
         device: Where to compute.
     """
     translator = Translator(teacher.bundle, device)
-    search = replace(translator.options, beam_size=options.beam_size, n_best=1)
+    search = replace(translator.options, beam_size=beam_size, n_best=1)
     done, total, fresh, began = 0, len(corpus.train), 0, time.monotonic()
     for path, given in _files(teacher, corpus):
         if path.exists():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -23,6 +22,7 @@ from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, corpus_score, placeholder_fidelity, write_scores
 from mt.nn.seq2seq import Seq2Seq
+from mt.options import teacher_recipe
 from mt.recipe import Recipe
 from mt.tokenizer import Tokenizers, train_tokenizer
 from mt.training.checkpoints import Checkpoints, newest_whole_checkpoint
@@ -66,6 +66,9 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     recipe, chosen = choose_precision(recipe)
     trainer = make_trainer(recipe, run.path)  # a mistake is told before the corpus is fetched
+    make_trainer(
+        teacher_recipe(recipe), run.teachers
+    )  # one in what its teachers have otherwise too
     if _leads():
         run.check(resume, overwrite)
     else:
@@ -119,10 +122,15 @@ def _run(
         run.prepare(recipe, described, resume, overwrite)
     facts = _facts(described, corpus, model)
     if taught_by:
-        del text  # the teachers are trained on texts of their own
         _teach(taught_by, recipe, corpus, tokenizers, trainer.strategy.root_device)
-        text, pairs = _taught(taught_by, recipe, corpus, tokenizers)
-        facts.append(("Pairs by teachers", pairs))
+        if not recipe.distillation.original:
+            text = ParallelText((), tokenizers, recipe.batches)
+        counts = []
+        for teacher in taught_by:
+            before = len(text.sources)
+            text.extend(translated(teacher, corpus))
+            counts.append(f"{len(text.sources) - before:,} ({teacher.name})")
+        facts.append(("Pairs by teachers", ", ".join(counts)))
     languages = recipe.corpus.source, recipe.corpus.target
     bundle = Bundle(model, tokenizers, languages, recipe.search)
     _log.info("model      %s parameters", f"{_parameters(model):,}")
@@ -159,24 +167,7 @@ def _teach(
                 overwrite=False,
             )
             trainer.strategy.barrier()  # the first process saves the bundle last
-        translate_corpus(teacher, corpus, recipe.distillation, device)
-
-
-def _taught(
-    taught_by: list[Teacher], recipe: Recipe, corpus: ParallelCorpus, tokenizers: Tokenizers
-) -> tuple[ParallelText, str]:
-    """Return the text to train on, and in words how much of it the teachers have translated."""
-    counts = Counter[str]()
-
-    def counted(teacher: Teacher) -> Iterator[tuple[list[str], list[str]]]:
-        for batch in translated(teacher, corpus):
-            counts[teacher.name] += len(batch[0])
-            yield batch
-
-    original = corpus.batches() if recipe.distillation.original else ()
-    batches = chain(original, *map(counted, taught_by))
-    text = ParallelText(batches, tokenizers, recipe.batches)
-    return text, ", ".join(f"{count:,} ({name})" for name, count in counts.items())
+        translate_corpus(teacher, corpus, recipe.distillation.beam_size, device)
 
 
 def _both_sides(corpus: ParallelCorpus) -> Iterator[str]:

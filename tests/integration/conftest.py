@@ -14,6 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from mt.options import parse_train
+from mt.training.fit import train
+
 PROJECT = Path(__file__).resolve().parents[2]
 
 WORDS = {
@@ -137,6 +140,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / "text" / f"{name}.yy").write_text("".join(f"{translate(t)}\n" for t in text))
     (folder / "recipes").mkdir()
     (folder / "recipes/tiny.yaml").write_text(yaml.safe_dump(RECIPE))
+    return folder
+
+
+def train_here(project: Path, folder: Path, *overrides: object) -> Path:
+    """Train the recipe in this process, with options; return the run's folder."""
+    words = [project / "recipes/tiny.yaml", "--output", folder, *overrides]
+    options = parse_train(list(map(str, words)))
+    train(options.recipe, options.output, options.resume, options.overwrite)
     return folder
 
 

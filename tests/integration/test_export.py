@@ -70,7 +70,7 @@ def test_eight_bits_translate_the_language_too(
     )
     assert done.status == 0, done.err
     assert json.loads(done.out)["sets"][0]["scores"][0]["score"] > 80
-    # Another bundle of the same name is whole: it still translates by PyTorch.
+    # PyTorch still translates by the weights beside them.
     assert Translator.load(folder).translate(["ba ce"]) == ["mur tilo"]
 
 
@@ -92,4 +92,4 @@ def test_mistakes_are_told(
     with pytest.raises(MTError, match=missing):
         Translator.load(exported, "cpu", "onnx")
     with pytest.raises(MTError, match=missing):
-        export(Translator.load(exported, "cpu").model, None)
+        export(Translator.load(exported, "cpu").model, "none")

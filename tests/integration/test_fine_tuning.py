@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import PROJECT, Command, Run
+from conftest import PROJECT, Command, Run, train_here
 
 from mt import Translator
 from mt.errors import MTError
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import parse_train
-from mt.training.fit import train
 
 TIED = {"decoder.embedding.weight", "decoder.output.weight"}
 """The encoder's embedding under its other names."""
@@ -26,11 +25,9 @@ def tune(project: Path, run: Run, tmp_path: Path) -> Any:
     """Go on from the trained run for two updates, in this process; return the network."""
 
     def go(*overrides: object, name: str = "run") -> Translator:
-        words = [str(project / "recipes/tiny.yaml"), "--output", str(tmp_path / name)]
-        words += ["--init-from", str(run.bundle)]
-        options = parse_train([*words, *map(str, (*SHORT, *overrides))])
-        train(options.recipe, options.output, options.resume, options.overwrite)
-        return Translator.load(tmp_path / name / "bundle", "cpu")
+        start = ("--init-from", run.bundle)
+        folder = train_here(project, tmp_path / name, *start, *SHORT, *overrides)
+        return Translator.load(folder / "bundle", "cpu")
 
     return go
 
