@@ -66,9 +66,10 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     recipe, chosen = choose_precision(recipe)
     trainer = make_trainer(recipe, run.path)  # a mistake is told before the corpus is fetched
-    make_trainer(
-        teacher_recipe(recipe), run.teachers
-    )  # one in what its teachers have otherwise too
+    try:
+        make_trainer(teacher_recipe(recipe), run.teachers)
+    except MTError as error:
+        raise MTError(f"distillation.teacher: {error}") from error
     if _leads():
         run.check(resume, overwrite)
     else:

@@ -196,7 +196,7 @@ def test_a_mistake_in_the_teachers_budget_leaves_what_is_there(
 ) -> None:
     shutil.copytree(run.folder, tmp_path / "run")
     wrong = ("--distillation.teacher", "{trainer: {max_time: soon}}")
-    with pytest.raises(MTError, match=r"trainer\.max_time"):
+    with pytest.raises(MTError, match=r"distillation\.teacher: trainer\.max_time"):
         go(*BOTH, *wrong, "--overwrite")
     assert (tmp_path / "run/scores.json").exists()
 
