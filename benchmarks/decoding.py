@@ -24,7 +24,7 @@ import torch
 from batches import test_text
 from torch import Tensor, nn
 
-from mt.bundle import add_graphs, load_bundle
+from mt.bundle import Bundle, add_graphs, load_bundle
 from mt.lines import read_lines
 from mt.nn.embedding import Embedding
 from mt.onnx import export
@@ -76,66 +76,76 @@ class Counter:
         return self.network.step(tokens, state)
 
 
-def operations(translator: Translator, texts: list[str], beam: int) -> float:
+def operations(bundle: Bundle, texts: list[str], beam: int) -> float:
     """Count what each sentence alone needs: then every row is a live hypothesis."""
-    counter = Counter(translator.model)
-    alone = Translator(load_bundle(BUNDLE), "cpu", counter)
+    counter = Counter(bundle.model)
+    alone = Translator(bundle, "cpu", counter)
     for text in texts:
-        alone.n_best([text], replace(translator.options, beam_size=beam))
+        alone.translate([text], replace(bundle.search, beam_size=beam))
     return counter.operations
 
 
-def seconds(translator: Translator, texts: list[str], beam: int) -> float:
-    """Time the whole text."""
+def timed(translator: Translator, texts: list[str], beam: int) -> tuple[float, list[str]]:
+    """Translate the whole text; return the seconds too."""
     began = time.perf_counter()
-    translator.translate(texts, replace(translator.options, beam_size=beam))
-    return time.perf_counter() - began
+    found = translator.translate(texts, replace(translator.options, beam_size=beam))
+    return time.perf_counter() - began, found
 
 
 def latencies(translator: Translator, texts: list[str], beam: int) -> str:
     """Time sentences one by one: the median and the 95th percentile, in milliseconds."""
-    taken = [1000 * seconds(translator, [text], beam) for text in texts]
+    taken = [1000 * timed(translator, [text], beam)[0] for text in texts]
     return f"{statistics.median(taken):.1f} / {statistics.quantiles(taken, n=20)[-1]:.1f}"
 
 
 def main() -> None:
-    """Print the table."""
+    """Print the tables."""
     lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text()
     texts = [line for line in lines if line.strip()][:SENTENCES]
     words = sum(len(text.split()) for text in texts)
-    print(f"{BUNDLE}, {len(texts):,} sentences, {words:,} words\n")
-    print(
-        "| threads | engine | beam | sentences/s | source words/s | times the arithmetic "
-        "| one sentence, ms, p50 / p95 |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    bundle = load_bundle(BUNDLE)
+    counts = {beam: operations(bundle, texts, beam) for beam in (1, 5)}
+    size = sum(parameter.numel() for parameter in bundle.model.parameters()) / 1e6
+    print(f"{BUNDLE}, {size:.1f} million weights; {len(texts):,} sentences, {words:,} words\n")
     with tempfile.TemporaryDirectory() as scratch:
         folders = {"torch": BUNDLE}
         for quantize, name in ((None, "onnx"), ("int8", "onnx, int8")):
             folders[name] = shutil.copytree(BUNDLE, Path(scratch, name))
-            add_graphs(folders[name], export(load_bundle(BUNDLE).model, quantize))
-        counts: dict[int, float] = {}
+            graphs = export(bundle.model, quantize)
+            add_graphs(folders[name], graphs)
+            print(f"{name}: {sum(map(len, graphs.values())) / 1e6:.1f} MB")
         for threads in (1, 2):
             torch.set_num_threads(threads)
+            rate = max(gemm_rate() for _ in range(ROUNDS))
+            rows = []
             engines = {
                 name: Translator.load(folder, "cpu", "torch" if name == "torch" else "onnx")
                 for name, folder in folders.items()
             }
-            for beam in (1, 5):
-                counts.setdefault(beam, operations(engines["torch"], texts, beam))
+            for beam, count in counts.items():
                 best: dict[str, float] = {}
-                rate = 0.0
+                found: dict[str, list[str]] = {}
                 for _ in range(ROUNDS):  # in turn, so that a noisy moment meets all
                     rate = max(rate, gemm_rate())
                     for name, translator in engines.items():
-                        taken = seconds(translator, texts, beam)
+                        taken, found[name] = timed(translator, texts, beam)
                         best[name] = min(taken, best.get(name, taken))
                 for name, taken in best.items():
-                    cells = [str(threads), name, str(beam), f"{len(texts) / taken:,.0f}"]
-                    cells += [f"{words / taken:,.0f}", f"{taken * rate / counts[beam]:.2f}"]
-                    cells.append(latencies(engines[name], texts[:LATENCY], beam))
-                    print(f"| {' | '.join(cells)} |", flush=True)
-            print(f"<!-- {rate / 1e9:.0f} GFLOP/s with {threads} threads -->", flush=True)
+                    other = sum(a != b for a, b in zip(found[name], found["torch"], strict=True))
+                    cells = (taken, count, other, latencies(engines[name], texts[:LATENCY], beam))
+                    rows.append((name, beam, *cells))
+            print(f"\n{threads} threads; float32 products at {rate / 1e9:.0f} GFLOP/s\n")
+            print(
+                "| engine | beam | sentences/s | source words/s | times the arithmetic "
+                "| other texts than torch | one sentence, ms, p50 / p95 |"
+            )
+            print("|---|---|---|---|---|---|---|")
+            for name, beam, taken, count, other, latency in rows:
+                print(
+                    f"| {name} | {beam} | {len(texts) / taken:,.0f} | {words / taken:,.0f} "
+                    f"| {taken * rate / count:.2f} | {other} | {latency} |",
+                    flush=True,
+                )
 
 
 BUNDLE = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart/bundle")

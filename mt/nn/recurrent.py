@@ -24,6 +24,12 @@ _KERNELS: dict[str, tuple[Callable[..., nn.RNNBase], _Step]] = {
 """Cells that PyTorch (cuDNN, oneDNN) runs over whole sequences, and its single step of each."""
 
 
+def _runs(inputs: PackedSequence) -> list[tuple[int, int]]:
+    """Count the steps, and the sequences, of each stretch in which the same ones are present."""
+    rows, steps = torch.unique_consecutive(inputs.batch_sizes, return_counts=True)
+    return list(zip(steps.tolist(), rows.tolist(), strict=True))
+
+
 class RecurrentLayer(nn.Module, ABC):
     """One layer over sequences, in one direction or both.
 
@@ -56,6 +62,45 @@ class RecurrentLayer(nn.Module, ABC):
             each direction, tensors `(directions, B, H)`.
         """
 
+    def _forward_packed(
+        self, inputs: PackedSequence, first: State | None
+    ) -> tuple[PackedSequence, State]:
+        """Run over packed sequences, direction by direction and run by run."""
+        data, runs = inputs.data, _runs(inputs)
+        parts = [
+            part.view(steps, rows, -1)
+            for part, (steps, rows) in zip(
+                torch.split(data, [steps * rows for steps, rows in runs]), runs, strict=True
+            )
+        ]
+        if first is None:
+            first = (data.new_zeros(self.directions, runs[0][1], self.hidden_size),) * self.states
+        elif inputs.sorted_indices is not None:
+            first = tuple(tensor[:, inputs.sorted_indices] for tensor in first)
+        outputs, finals = [], []
+        for direction in range(self.directions):
+            state = tuple(tensor[direction] for tensor in first)
+            found = []
+            for part in reversed(parts) if direction else parts:
+                # Forward, a sequence that has ended keeps its state; backward, it has not begun.
+                rows = part.shape[1]
+                output, new = self._run(direction, part, tuple(t[:rows] for t in state))
+                found.append(output.flatten(0, 1))
+                if rows < len(state[0]):
+                    new = tuple(torch.cat((a, b[rows:])) for a, b in zip(new, state, strict=True))
+                state = new
+            outputs.append(torch.cat(found[::-1] if direction else found))
+            finals.append(state)
+        final = tuple(map(torch.stack, zip(*finals, strict=True)))
+        if inputs.unsorted_indices is not None:
+            final = tuple(tensor[:, inputs.unsorted_indices] for tensor in final)
+        return inputs._replace(data=torch.cat(outputs, dim=-1)), final
+
+    @abstractmethod
+    def _run(self, direction: int, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """Run in one direction, 1 for backward, over inputs `(T, N, I)` from a state `(N, H)`; the
+        outputs `(T, N, H)` stand in the order of the inputs."""
+
     @abstractmethod
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """Advance N rows of a layer of one direction by one time step.
@@ -84,12 +129,40 @@ class KernelLayer(RecurrentLayer):
 
     def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
         """See `RecurrentLayer.forward`."""
+        if isinstance(inputs, PackedSequence) and self._better_in_runs(inputs):
+            return self._forward_packed(inputs, first)
         given: Any = None
         if first is not None:
             first = tuple(tensor.contiguous() for tensor in first)
             given = first if self.states > 1 else first[0]
         outputs, final = self.kernel(inputs, given)
         return outputs, final if self.states > 1 else (final,)
+
+    def _better_in_runs(self, inputs: PackedSequence) -> bool:
+        """Tell whether to call the kernel for each run.
+
+        On the CPU, PyTorch takes packed sequences of several lengths through an LSTM step by step,
+        but sequences of one length through oneDNN's kernel, which re-packs the weights for each
+        call and so needs runs of some steps to be the faster.
+        """
+        if not isinstance(self.kernel, nn.LSTM) or inputs.data.device.type != "cpu":
+            return False
+        return 4 * len(_runs(inputs)) <= len(inputs.batch_sizes)
+
+    def _run(self, direction: int, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `RecurrentLayer._run`."""
+        outputs, *after = torch.lstm(
+            inputs.flip(0) if direction else inputs,
+            [tensor[None] for tensor in state],
+            list[Tensor](self.kernel.all_weights[direction]),
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=self.training,
+            bidirectional=False,
+            batch_first=False,
+        )
+        return outputs.flip(0) if direction else outputs, tuple(tensor[0] for tensor in after)
 
     def step(self, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """See `RecurrentLayer.step`.
@@ -137,46 +210,23 @@ class UnrolledLayer(RecurrentLayer):
     def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
         """See `RecurrentLayer.forward`."""
         if isinstance(inputs, PackedSequence):
-            return self._forward(inputs, first)
+            return self._forward_packed(inputs, first)
         sentences, steps, _ = inputs.shape
         time_major = inputs.transpose(0, 1).flatten(0, 1)
-        outputs, final = self._forward(
+        outputs, final = self._forward_packed(
             PackedSequence(time_major, torch.full((steps,), sentences)), first
         )
         return outputs.data.view(steps, sentences, -1).transpose(0, 1), final
 
-    def _forward(self, inputs: PackedSequence, first: State | None) -> tuple[PackedSequence, State]:
-        data, sizes = inputs.data, inputs.batch_sizes.tolist()
-        if first is None:
-            first = (data.new_zeros(self.directions, sizes[0], self.hidden_size),) * self.states
-        elif inputs.sorted_indices is not None:
-            first = tuple(tensor[:, inputs.sorted_indices] for tensor in first)
-        runs = [
-            self._run(direction, data, sizes, tuple(tensor[direction] for tensor in first))
-            for direction in range(self.directions)
-        ]
-        outputs = torch.cat([output for output, _ in runs], dim=-1)
-        final = tuple(map(torch.stack, zip(*(state for _, state in runs), strict=True)))
-        if inputs.unsorted_indices is not None:
-            final = tuple(tensor[:, inputs.unsorted_indices] for tensor in final)
-        return inputs._replace(data=outputs), final
-
-    def _run(
-        self, direction: int, data: Tensor, sizes: list[int], state: State
-    ) -> tuple[Tensor, State]:
-        """Run in one direction over rows that stand time by time: the longest sequences first."""
+    def _run(self, direction: int, inputs: Tensor, state: State) -> tuple[Tensor, State]:
+        """See `RecurrentLayer._run`."""
         cells = self._cells(direction)
-        steps = torch.split(cells[0].project(data), sizes)
+        steps = cells[0].project(inputs).unbind(0)
         outputs = []
         for projected in reversed(steps) if direction else steps:
-            # Forward, a sequence that has ended keeps its state; backward, it has not begun.
-            rows = len(projected)
-            new = self._advance(cells, projected, tuple(t[:rows] for t in state))
-            outputs.append(cells[0].output(new))
-            if rows < len(state[0]):
-                new = tuple(torch.cat((a, b[rows:])) for a, b in zip(new, state, strict=True))
-            state = new
-        return torch.cat(outputs[::-1] if direction else outputs), state
+            state = self._advance(cells, projected, state)
+            outputs.append(cells[0].output(state))
+        return torch.stack(outputs[::-1] if direction else outputs), state
 
     @staticmethod
     def _advance(cells: list[Cell], projected: Tensor, state: State) -> State:

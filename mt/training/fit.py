@@ -84,7 +84,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     for reason in (*chosen, *reasons, *more):
         _log.info("chosen     %s", reason)
     if initial is None or recipe.new_tokenizer:
-        tokenizers = _tokenizers(recipe, corpus)
+        tokenizers = make_tokenizers(recipe, corpus)
     else:
         tokenizers = initial.tokenizers
     _log.info("tokenizer  %s", " + ".join(f"{len(t):,} tokens" for t in dict.fromkeys(tokenizers)))
@@ -180,7 +180,8 @@ def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
         yield from batch[side]
 
 
-def _tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
+def make_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
+    """Train the tokenizers of both sides on a corpus; a joint one is both."""
     spec = recipe.tokenizer
     if spec.joint:
         joint = train_tokenizer(spec, lambda: _both_sides(corpus))

@@ -250,14 +250,15 @@ def test_a_layer_step_by_step_equals_the_whole_sequence(cell: str, depth: int) -
 
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize("lengths", [[2, 5, 3], [8, 9, 8]])
 @torch.no_grad()
 def test_packed_equals_padded_and_backwards_is_forwards_on_the_reverse(
-    cell: str, depth: int
+    cell: str, depth: int, lengths: list[int]
 ) -> None:
     """With first states that differ, and lengths out of order."""
     torch.manual_seed(0)
     layer = make_layer(cell, 3, 4, True, depth).double()
-    inputs, lengths = torch.randn(3, 5, 3).double(), [2, 5, 3]
+    inputs = torch.randn(3, max(lengths), 3).double()
     first = tuple(torch.randn(2, 3, 4).double() for _ in range(CELLS[cell].states))
     packed = pack_padded_sequence(inputs, torch.tensor(lengths), True, False)
     outputs, finals = layer(packed, first)
@@ -273,6 +274,28 @@ def test_packed_equals_padded_and_backwards_is_forwards_on_the_reverse(
             inputs[row : row + 1, :length].flip(1), tuple(tensor[ways] for tensor in start)
         )
         close(swapped[0].flip(0).roll(4, 1), alone[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_lstm_in_runs_of_steps_is_what_pytorch_makes_of_packed_sequences(
+    dtype: torch.dtype,
+) -> None:
+    """Outputs, last states, and the gradients of everything."""
+    torch.manual_seed(0)
+    layer = make_layer("lstm", 3, 4, True).to(dtype)
+    inputs, lengths = torch.randn(5, 13, 3, dtype=dtype), torch.tensor([12, 13, 12, 10, 13])
+    first = tuple(torch.randn(2, 5, 4, dtype=dtype) for _ in range(2))
+    leaves = [inputs, *first, *layer.parameters()]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    found = []
+    for run in (layer, layer.kernel):
+        outputs, finals = run(pack_padded_sequence(inputs, lengths, True, False), first)
+        results = [outputs.data, *finals]
+        loss = torch.stack([(result**2).sum() for result in results]).sum()
+        found.append([*results, *torch.autograd.grad(loss, leaves)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs)
 
 
 def twin(layer: Any) -> Any:
