@@ -5,6 +5,8 @@
   every other file;
 - `tokenizer.model`, or `source.model` and `target.model`: SentencePiece;
 - `README.md`: the model card;
+- `shortlist.safetensors`: which target tokens each source token is likely to become, if this was
+  learned;
 - `encoder.onnx`, `decoder.onnx`: the network as graphs (see `mt.onnx`), once it has been exported.
 """
 
@@ -28,12 +30,14 @@ from mt.errors import MTError
 from mt.nn.architecture import Architecture
 from mt.nn.seq2seq import Seq2Seq
 from mt.search.options import SearchOptions
+from mt.search.shortlist import Shortlist
 from mt.tokenizer import Tokenizer, Tokenizers
 
 VERSION = 1
 """Version of the format; a reader refuses any other."""
 _FORMAT = "mt-bundle"
 _WEIGHTS, _CONFIG, _CARD = "model.safetensors", "config.json", "README.md"
+_SHORTLIST = "shortlist.safetensors"
 _JOINT, _SOURCE, _TARGET = "tokenizer.model", "source.model", "target.model"
 
 
@@ -50,6 +54,8 @@ class Bundle(NamedTuple):
     """Default decoding options."""
     card: str = ""
     """The model card, Markdown."""
+    shortlist: Shortlist | None = None
+    """What each source token is likely to become, where that was learned."""
 
 
 def save_bundle(bundle: Bundle, folder: Path) -> None:
@@ -67,6 +73,9 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         ),
         _CARD: bundle.card.encode(),
     }
+    if bundle.shortlist is not None:
+        tensors = {name: part.int() for name, part in bundle.shortlist._asdict().items()}
+        files[_SHORTLIST] = save(tensors)
     source, target = bundle.tokenizers
     if source is target:
         files[_JOINT] = source.model
@@ -122,6 +131,7 @@ def load_bundle(folder: Path) -> Bundle:
     digests = config["sha256"]
     joint = _JOINT in digests
     names = [_WEIGHTS, *([_JOINT] if joint else [_SOURCE, _TARGET])]
+    names += [_SHORTLIST] if _SHORTLIST in digests else []
     contents = {name: _read_checked(folder / name, digests.get(name)) for name in names}
     source, target = (_JOINT, _JOINT) if joint else (_SOURCE, _TARGET)
     models = {name: _tokenizer(contents[name], folder / name) for name in {source, target}}
@@ -141,6 +151,7 @@ def load_bundle(folder: Path) -> Bundle:
         (config["source_language"], config["target_language"]),
         _dataclass(SearchOptions, config["search"], folder),
         _read(folder / _CARD).decode(errors="replace") if (folder / _CARD).exists() else "",
+        _shortlist(contents[_SHORTLIST], vocabulary, folder) if _SHORTLIST in contents else None,
     )
 
 
@@ -236,6 +247,34 @@ def _tokenizer(content: bytes, path: Path) -> Tokenizer:
         raise MTError(f"{path}: {error}") from error
 
 
+def _shortlist(content: bytes, vocabulary: tuple[int, int], folder: Path) -> Shortlist:
+    path = folder / _SHORTLIST
+    parts = _tensors(content, path)
+    fault = None
+    if parts.keys() != set(Shortlist._fields):
+        fault = "has other tensors than a shortlist's"
+    elif (parts["likely"].dim(), parts["frequent"].dim()) != (2, 1):
+        fault = "has tensors of the wrong shape"
+    elif len(parts["likely"]) != vocabulary[0]:
+        fault = "is not as long as the vocabulary"
+    elif any(part.is_floating_point() or _outside(part, vocabulary[1]) for part in parts.values()):
+        fault = "names tokens that are not in the vocabulary"
+    if fault:
+        raise MTError(f"{path}: {fault}; copy the bundle again")
+    return Shortlist(**{name: part.long() for name, part in parts.items()})
+
+
+def _outside(tokens: torch.Tensor, vocabulary: int) -> bool:
+    return tokens.numel() > 0 and not 0 <= int(tokens.min()) <= int(tokens.max()) < vocabulary
+
+
+def _tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load(data)
+    except (SafetensorError, ValueError) as error:
+        raise MTError(f"{path}: not a safetensors file ({error}); copy the bundle again") from error
+
+
 def _dataclass(kind: type[_Options], values: dict[str, Any], folder: Path) -> _Options:
     path = folder / _CONFIG
     hints = get_type_hints(kind)
@@ -259,10 +298,7 @@ def _fits(value: object, hint: Any) -> bool:
 
 def _fill(model: Seq2Seq, data: bytes, path: Path) -> None:
     """Put stored weights into a model."""
-    try:
-        weights = load(data)
-    except (SafetensorError, ValueError) as error:
-        raise MTError(f"{path}: not a safetensors file ({error}); copy the bundle again") from error
+    weights = _tensors(data, path)
     expected = {name: parameter.shape for name, parameter in model.named_parameters()}
     for name in expected.keys() | weights.keys():
         if name not in weights or name not in expected:

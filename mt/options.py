@@ -16,7 +16,7 @@ from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from mt.errors import MTError
-from mt.recipe import Corpus, Distillation, Recipe, TokenizerSpec
+from mt.recipe import Corpus, Distillation, Recipe, ShortlistOptions, TokenizerSpec
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,9 @@ class Decoding:
     max_length_ratio: float | None = None
     """Longest translation, in target tokens for each source token; 0 is no such limit (default:
     the recipe's, usually 0)."""
+    shortlist: bool | None = None
+    """Look among likely translations of the source's tokens only, where the bundle has a list of
+    them (default: the recipe's, usually true)."""
     batch_tokens: int = 2048
     """Padded source tokens of a batch, before the beam; a longer sentence is a batch of its own."""
     device: str = "auto"
@@ -407,7 +410,7 @@ def teacher_recipe(recipe: Recipe) -> Recipe:
         if section not in free:
             raise MTError(f"{place}: {section} cannot differ; only {', '.join(free)} can")
     _check_yaml(place, Recipe, changes)
-    recipe = replace(recipe, distillation=Distillation())
+    recipe = replace(recipe, distillation=Distillation(), shortlist=ShortlistOptions())
     if not changes:
         return recipe
     content = json.loads(json.dumps(asdict(recipe)))

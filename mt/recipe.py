@@ -293,6 +293,21 @@ class Distillation:
 
 
 @dataclass(frozen=True)
+class ShortlistOptions:
+    """A lexical shortlist (Jean et al., arXiv:1412.2007): what each source token is likely to
+    become, learned from where attention was in the training text. Decoding then looks at these
+    tokens only."""
+
+    size: int = 0
+    """Target tokens for each source token; 0 learns no list."""
+    frequent: int = 100
+    """The most frequent target tokens, which any translation may hold."""
+
+    def __post_init__(self) -> None:
+        _check("shortlist.", self, size=(0, _ANY), frequent=(0, _ANY))
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """How the finished model is measured on the test sets."""
 
@@ -323,6 +338,8 @@ class Recipe:
     """Teachers whose translations join the training text; by default there are none."""
     search: SearchOptions = field(default_factory=SearchOptions)
     """Decoding options for validation and test, and the bundle's defaults."""
+    shortlist: ShortlistOptions = field(default_factory=ShortlistOptions)
+    """Which tokens decoding looks at; by default all."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How the finished model is measured."""
     seed: int = 1
@@ -348,6 +365,11 @@ class Recipe:
                 "distillation.forward and distillation.backward train teachers from the start, "
                 "which init_from does not; name finished ones in distillation.teachers, or leave "
                 "init_from out"
+            )
+        if self.shortlist.size and self.model.attention == "none":
+            raise MTError(
+                "shortlist.size is learned from where attention was, and model.attention is none; "
+                "choose an attention, or leave shortlist.size at 0"
             )
         if self.model.tie_embeddings == "three-way" and not self.tokenizer.joint:
             raise MTError(

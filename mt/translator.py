@@ -86,6 +86,7 @@ class Translator:
         self._symbols = bundle.tokenizers.symbols
         self.languages = bundle.languages
         self.options = bundle.search
+        self._shortlist = bundle.shortlist
 
     @classmethod
     def load(
@@ -187,17 +188,23 @@ class Translator:
     ) -> list[list[Translation]]:
         """Translate a batch into the `options.n_best` best translations of each sentence."""
         self.model.eval()
-        ids, lengths = pad([[*row, EOS] for row in batch.sources])
+        options = options or self.options
+        sources = [[*row, EOS] for row in batch.sources]
+        ids, lengths = pad(sources)
+        allowed = None
+        if self._shortlist and options.shortlist:
+            allowed = self._shortlist.allowed(sources, len(self.tokenizers.target))
         found = search(
             self._network,
             self._network.start(ids.to(self.device), lengths),
             lengths - 1,
-            options or self.options,
+            options,
             bos=BOS,
             eos=EOS,
             forbidden=(PAD, UNK, BOS),
             prefixes=batch.prefixes,
             counts=[self._placeholders(row) for row in batch.sources],
+            allowed=allowed,
             device=self.device,
         )
         return [

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 
 from mt.nn.architecture import Architecture
 from mt.nn.attention import make_attention
@@ -65,7 +66,7 @@ class Step(NamedTuple):
     """One decoding step of N rows."""
 
     logits: Tensor
-    """`(N, V)`: unnormalised log-probabilities of the next token."""
+    """`(N, V)`: unnormalised log-probabilities of the next token, or of the `(N, C)` candidates."""
     attention: Tensor | None
     """`(N, S)`: attention weights, 0 at padding; None where there is no attention."""
     state: DecoderState
@@ -150,7 +151,7 @@ class Decoder(nn.Module):
             memory.source_pad,
         )
 
-    def forward(self, target_in: Tensor, state: DecoderState) -> Tensor:
+    def forward(self, target_in: Tensor, state: DecoderState) -> tuple[Tensor, Tensor | None]:
         """Run a whole target.
 
         Args:
@@ -158,16 +159,19 @@ class Decoder(nn.Module):
             state: From `start`.
 
         Returns:
-            The attentional vectors `(B, T, E)` for the output layer.
+            The attentional vectors `(B, T, E)` for the output layer, and the attention weights
+            `(B, T, S)`, None where there is no attention.
         """
         inputs = self.embedding(target_in)
         if self.wiring != "parallel":
-            masks, vectors = self._masks(state), []
+            masks, vectors, looks = self._masks(state), [], []
             for step in inputs.unbind(dim=1):
-                vector, _, state = self._advance(step, state, masks)
+                vector, look, state = self._advance(step, state, masks)
                 vectors.append(vector)
-            return torch.stack(vectors, dim=1)
+                looks += [] if look is None else [look]
+            return torch.stack(vectors, dim=1), torch.stack(looks, dim=1) if looks else None
         states = context = inputs
+        weights = None
         for number, layer in enumerate(self.layers, start=1):
             below, joined = states, inputs
             if number > 1:
@@ -176,23 +180,29 @@ class Decoder(nn.Module):
             first = tuple(tensor[None] for tensor in state.layers[number - 1])
             states, _ = layer(joined, first)
             if number == 1:
-                context, _ = self.attention(states, state.keys, state.memory, state.source_pad)
+                context, weights = self.attention(
+                    states, state.keys, state.memory, state.source_pad
+                )
                 context = self.context_dropout(context)
             if 0 < self.residual_from <= number:
                 states = states + below
         vectors = self.output_dropout(torch.cat((states, context), -1))
-        combined: Tensor = self.combine(vectors)
-        return combined
+        return self.combine(vectors), weights
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Step:
+    def step(self, tokens: Tensor, state: DecoderState, candidates: Tensor | None = None) -> Step:
         """Advance every row by one token.
 
         Args:
             tokens: `(N,)` the tokens chosen last.
             state: The state of N rows.
+            candidates: `(C,)` the tokens to score; without, all.
         """
         vector, weights, state = self._advance(self.embedding.look_up(tokens), state, None)
-        return Step(self.output(vector), weights, state)
+        if candidates is None:
+            logits = self.output(vector)
+        else:
+            logits = linear(vector, self.output.weight[candidates], self.output.bias[candidates])
+        return Step(logits, weights, state)
 
     def _advance(
         self, inputs: Tensor, state: DecoderState, masks: _Masks | None

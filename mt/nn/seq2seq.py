@@ -83,9 +83,9 @@ class Seq2Seq(nn.Module):
         """
         return self.decoder.start(self.encoder(source, source_lengths))
 
-    def step(self, tokens: Tensor, state: DecoderState) -> Step:
+    def step(self, tokens: Tensor, state: DecoderState, candidates: Tensor | None = None) -> Step:
         """Advance every row by one token; see `Decoder.step`."""
-        return self.decoder.step(tokens, state)
+        return self.decoder.step(tokens, state, candidates)
 
     def forward(self, source: Tensor, source_lengths: Tensor, target_in: Tensor) -> Tensor:
         """Compute the vectors that the output layer turns into logits.
@@ -98,6 +98,21 @@ class Seq2Seq(nn.Module):
         Returns:
             `(B, T, E)`. The caller chooses the positions that deserve the cost of logits.
         """
-        memory = self.encoder(source, source_lengths)
-        vectors: Tensor = self.decoder(target_in, self.decoder.start(memory))
+        vectors: Tensor = self.decoder(target_in, self.start(source, source_lengths))[0]
         return vectors
+
+    def align(self, source: Tensor, source_lengths: Tensor, target_in: Tensor) -> Tensor:
+        """Tell where attention was when each token of a target was predicted.
+
+        Arguments are those of `forward`.
+
+        Returns:
+            The weights `(B, T, S)`, 0 at padding of the source.
+
+        Raises:
+            ValueError: The network has no attention.
+        """
+        weights: Tensor | None = self.decoder(target_in, self.start(source, source_lengths))[1]
+        if weights is None:
+            raise ValueError("a network without attention aligns nothing")
+        return weights

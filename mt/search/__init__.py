@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -10,8 +11,15 @@ from torch import Tensor
 from mt.search.beam import beam_search
 from mt.search.constraints import Constraints
 from mt.search.greedy import greedy_search
-from mt.search.hypotheses import Decoder, DecoderState, Hypothesis, StepOutput
+from mt.search.hypotheses import (
+    Decoder,
+    DecoderState,
+    Hypothesis,
+    NarrowingDecoder,
+    StepOutput,
+)
 from mt.search.options import SearchOptions
+from mt.search.shortlist import NarrowDecoder
 
 __all__ = ["Decoder", "DecoderState", "Hypothesis", "SearchOptions", "StepOutput", "search"]
 
@@ -28,6 +36,7 @@ def search(
     forbidden: Sequence[int] = (),
     prefixes: Sequence[Sequence[int]] | None = None,
     counts: Sequence[Mapping[int, int]] | None = None,
+    allowed: Tensor | None = None,
     device: torch.device | str | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate a batch: at most `options.n_best` hypotheses for each sentence, best first.
@@ -37,8 +46,10 @@ def search(
     sentence's translations must begin with (empty for none); a prefix may hold forbidden tokens,
     may repeat itself, and lifts the limit on the length where it is longer. `counts` tells how
     often some tokens, the same for every sentence, stand in each sentence's translations, exactly;
-    only where the greatest length leaves no room are they fewer. `device` is where the
-    decoder computes, by default where `source_lengths` lies.
+    only where the greatest length leaves no room are they fewer. `allowed` (B, V) bool leaves each
+    sentence some tokens (see `mt.search.shortlist`), besides `eos`, its prefix and the counted
+    tokens; probabilities are then among these, and the decoder must be a `NarrowingDecoder`.
+    `device` is where the decoder computes, by default where `source_lengths` lies.
 
     Where a hypothesis reaches the greatest length, the end of sentence is forced upon it, at its
     true probability. So every hypothesis returned is a whole sentence. There are fewer than
@@ -50,6 +61,24 @@ def search(
     forbidden `eos`.
     """
     device = torch.device(device or source_lengths.device)
+    if allowed is not None:
+        always = {eos, *(counts[0] if counts else ())}
+        starts = prefixes or [()] * len(source_lengths)
+        narrowing = cast(NarrowingDecoder, decoder)
+        narrow = NarrowDecoder(narrowing, allowed, always, starts, bos, device)
+        found = search(
+            narrow,
+            narrow.start(state),
+            source_lengths,
+            options,
+            bos=narrow.numbers[bos],
+            eos=narrow.numbers[eos],
+            forbidden=narrow.narrow(forbidden),
+            prefixes=[narrow.narrow(prefix) for prefix in starts],
+            counts=counts and [narrow.narrow_counts(row) for row in counts],
+            device=device,
+        )
+        return [[narrow.widen(one) for one in row] for row in found]
     lengths = source_lengths.tolist()
     constraints = Constraints(
         lengths,

@@ -46,6 +46,14 @@ class Decoder(Protocol):
         ...
 
 
+class NarrowingDecoder(Protocol):
+    """A decoder that can also score some tokens only."""
+
+    def step(self, tokens: Tensor, state: Any, candidates: Tensor, /) -> StepOutput:
+        """See `Decoder.step`; the logits (R, C) are those of the tokens `candidates` (C,) int64."""
+        ...
+
+
 class Hypothesis(NamedTuple):
     """One translation as tokens.
 

@@ -43,6 +43,9 @@ class SearchOptions:
     0 sets no such limit."""
     n_best: int = 1
     """Translations returned for each sentence, best first; at most `beam_size`."""
+    shortlist: bool = True
+    """Look among likely translations of the source's tokens only, where a bundle has a list of
+    them (see the recipe's `shortlist`)."""
 
     def __post_init__(self) -> None:
         for name, least in (

@@ -24,6 +24,7 @@ from mt.evaluation.scores import SetScores, corpus_score, placeholder_fidelity, 
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
 from mt.recipe import Recipe
+from mt.search.shortlist import Shortlist
 from mt.tokenizer import Tokenizers, train_tokenizer
 from mt.training.checkpoints import Checkpoints, newest_whole_checkpoint
 from mt.training.datamodule import DataModule, ParallelText
@@ -33,6 +34,7 @@ from mt.training.folder import RunFolder, published
 from mt.training.initial import copy_weights, freeze, open_initial
 from mt.training.module import TranslationModule
 from mt.training.progress import Metrics, Progress, duration
+from mt.training.shortlist import coverage, learn_shortlist
 from mt.training.sizing import choose_sizes
 from mt.training.trainer import (
     budget,
@@ -254,6 +256,11 @@ def _evaluate(
     """Translate the test sets with the best weights, on all devices, and write what they show."""
     bundle = load_bundle(run.bundle)
     translator = Translator(bundle, device)
+    if recipe.shortlist.size:
+        shortlist, described = _shortlist(recipe, translator, corpus)
+        facts = [*facts, ("Shortlist", described)]
+        bundle = bundle._replace(shortlist=shortlist)
+        translator = Translator(bundle, device)
     language = recipe.corpus.target
     sets, fidelity, seconds, sentences = [], [], 0.0, 0
     for name, pairs in corpus.tests.items():
@@ -282,8 +289,8 @@ def _evaluate(
     if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
         return
     all_scores = [one.scores for one in sets]
-    described = published(recipe)
-    card = model_card(bundle.languages, [*facts, *fidelity], all_scores, described)
+    recipe_yaml = published(recipe)
+    card = model_card(bundle.languages, [*facts, *fidelity], all_scores, recipe_yaml)
     save_bundle(bundle._replace(card=card), run.bundle)
     flow = None
     if recipe.evaluation.gradient_flow:
@@ -299,13 +306,26 @@ def _evaluate(
             cleaning=[(rule.rule, rule.dropped) for rule in corpus.cleaning if rule.rule != "read"],
             curves=run.path / "metrics.csv",
             gradient_flow=flow,
-            recipe_yaml=described,
+            recipe_yaml=recipe_yaml,
             translations_per_second=sentences / seconds if seconds else None,
         ),
     )
     write_scores(run.scores, all_scores)
     _log.info("report     %s", run.path / "report.html")
     _log.info("translator %s", run.bundle)
+
+
+def _shortlist(
+    recipe: Recipe, translator: Translator, corpus: ParallelCorpus
+) -> tuple[Shortlist, str]:
+    """Learn a lexical shortlist, and say in words how much it holds."""
+    pairs = len(corpus.train)
+    shortlist = learn_shortlist(translator, corpus.batches(), pairs, recipe.shortlist)
+    sources, targets = (list(corpus.valid[side]) for side in ("source", "target"))
+    share, size = coverage(shortlist, translator, sources, targets)
+    described = f"{size:,.0f} tokens a sentence, {100 * share:.1f}% of the validation text's"
+    _log.info("shortlist  %s", described)
+    return shortlist, described
 
 
 def _facts(

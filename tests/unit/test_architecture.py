@@ -103,7 +103,7 @@ def test_the_imports_are_found_at_all() -> None:
         ("mt.evaluation.scores", ["mt.errors", "mt.files", "mt.placeholders"]),
         (
             "mt.bundle",
-            ["mt.errors", "mt.nn", "mt.search.options", "mt.tokenizer"],
+            ["mt.errors", "mt.nn", "mt.search.options", "mt.search.shortlist", "mt.tokenizer"],
         ),
         (
             "mt.translator",

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save, save_file
 
 from mt.bundle import Bundle, load_bundle, save_bundle
 from mt.errors import MTError
 from mt.search.options import SearchOptions
+from mt.search.shortlist import Shortlist
 from mt.translator import Translator
 
 FILES = {"model.safetensors", "config.json", "README.md", "tokenizer.model"}
@@ -74,8 +75,59 @@ def test_round_trip(tie: str, joint: bool, make_bundle: Make, tmp_path: Path) ->
     embedding = loaded.model.decoder.embedding.weight
     assert (loaded.model.output.weight is embedding) == (tie != "none")
     assert (loaded.model.encoder.embedding.weight is embedding) == (tie == "three-way")
+    assert loaded.shortlist is None
     texts = ["abc def", "ghij"]
     assert Translator(loaded, "cpu").n_best(texts) == Translator(saved, "cpu").n_best(texts)
+
+
+def shortlisted(make_bundle: Make) -> Bundle:
+    bundle = make_bundle()
+    size = len(bundle.tokenizers.source)
+    likely = torch.arange(size * 2).view(-1, 2) % size
+    return bundle._replace(shortlist=Shortlist(likely, torch.tensor([5, 3])))
+
+
+def test_a_shortlist_travels_in_the_bundle(make_bundle: Make, tmp_path: Path) -> None:
+    saved = shortlisted(make_bundle)
+    save_bundle(saved, tmp_path / "bundle")
+    loaded = load_bundle(tmp_path / "bundle")
+    assert loaded.shortlist is not None
+    for one, other in zip(loaded.shortlist, saved.shortlist or (), strict=True):
+        assert one.equal(other)
+    texts = ["abc def", "ghij"]
+    found = Translator(loaded, "cpu").n_best(texts)
+    assert found == Translator(saved, "cpu").n_best(texts)
+    without = saved._replace(shortlist=None)
+    assert found != Translator(without, "cpu").n_best(texts)
+    off = SearchOptions(shortlist=False)
+    expected = Translator(without, "cpu").n_best(texts, off)
+    assert Translator(loaded, "cpu").n_best(texts, off) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        (lambda parts: parts.pop("frequent"), "other tensors"),
+        (lambda parts: parts.update(likely=parts["likely"][:, 0].clone()), "wrong shape"),
+        (lambda parts: parts.update(likely=parts["likely"][1:].clone()), "as long as the voc"),
+        (lambda parts: parts["likely"].fill_(100_000), "not in the vocabulary"),
+        (lambda parts: parts["frequent"].fill_(-1), "not in the vocabulary"),
+        (lambda parts: parts.update(frequent=parts["frequent"].float()), "not in the vocabulary"),
+    ],
+)
+def test_a_shortlist_that_does_not_fit(
+    change: Callable[[dict[str, torch.Tensor]], Any],
+    fault: str,
+    make_bundle: Make,
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path / "bundle"
+    save_bundle(shortlisted(make_bundle), folder)
+    parts = load_file(folder / "shortlist.safetensors")
+    change(parts)
+    rewrite(folder, "shortlist.safetensors", save(parts))
+    with pytest.raises(MTError, match=rf"shortlist\.safetensors: .*{fault}.*copy the bundle again"):
+        load_bundle(folder)
 
 
 def test_a_loaded_model_can_learn_on(folder: Path) -> None:

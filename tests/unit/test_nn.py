@@ -63,13 +63,23 @@ def test_stepping_equals_the_whole_sequence(chosen: Chosen) -> None:
     source, lengths = sentences([4, 2, 5])
     target = torch.randint(VOCABULARY, (3, 6))
     expected = model.output(model(source, lengths, target))
+    aligned = None
+    if chosen["attention"] == "none":
+        with pytest.raises(ValueError, match="aligns nothing"):
+            model.align(source, lengths, target)
+    else:
+        aligned = model.align(source, lengths, target)
     state = model.decoder.start(model.encoder(source, lengths))
+    some = torch.tensor([1, 2, 5])
     for time, tokens in enumerate(target.unbind(1)):
+        close(model.step(tokens, state, some).logits, expected[:, time, some])
         logits, weights, state = model.decoder.step(tokens, state)
         close(logits, expected[:, time])
         if weights is None:
-            assert chosen["attention"] == "none"
+            assert aligned is None
         else:
+            assert aligned is not None
+            close(weights, aligned[:, time])
             close(weights.sum(1), torch.ones(3, dtype=torch.float64))
 
 

@@ -103,6 +103,10 @@ def test_what_is_set_is_not_chosen(tmp_path: Path, given: list[str]) -> None:
             r"average_validations and training\.ema both",
         ),
         (["--new-tokenizer", "true"], "new_tokenizer: true needs init_from"),
+        (
+            ["--shortlist.size", "9", "--model.attention", "none"],
+            r"shortlist\.size .* model\.attention is none",
+        ),
     ],
 )
 def test_options_that_clash_are_refused(tmp_path: Path, options: list[str], message: str) -> None:

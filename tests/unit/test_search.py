@@ -64,6 +64,7 @@ class TinyDecoder:
         self.grid = grid  # rounds the logits to its multiples, so that there are ties
         self.rows: list[int] = []  # decoded at each step
         self.with_attention = True
+        self.banned: set[int] = set()  # tokens of no probability
         self.dtype = torch.float64
 
     def start(self, sources: list[Tensor], width: int = 0) -> TinyState:
@@ -76,7 +77,7 @@ class TinyDecoder:
             padding[i, : len(source)] = False
         return TinyState(memory.new_zeros(len(sources), HIDDEN), memory, padding)
 
-    def step(self, tokens: Tensor, state: TinyState) -> Step:
+    def step(self, tokens: Tensor, state: TinyState, candidates: Tensor | None = None) -> Step:
         self.rows.append(len(tokens))
         count = len(state.memory)
         hidden = torch.tanh(self.embeddings[tokens] + state.hidden @ self.recurrent.T)
@@ -88,6 +89,10 @@ class TinyDecoder:
         logits = hidden @ self.output.T + self.bias
         if self.grid:
             logits = (logits / self.grid).round() * self.grid
+        if self.banned:
+            logits[:, sorted(self.banned)] = -math.inf
+        if candidates is not None:
+            logits = logits[:, candidates]
         attention = weights.flatten(0, 1) if self.with_attention else None
         return Step(logits.to(self.dtype), attention, state._replace(hidden=hidden))
 
@@ -324,6 +329,42 @@ def test_a_narrow_beam_is_the_plain_beam_without_early_stop(problem, beam_size, 
     results = run(decoder, sources, options, **limits)
     for i, rules in each_sentence(problem, options):
         assert_same(results[i], plain_beam(Scorer(decoder, sources[i]), rules)[0])
+
+
+@many
+@given(problems(longest=6), st.integers(1, 4), st.data())
+def test_a_shortlist_is_a_decoder_that_gives_the_other_tokens_no_probability(
+    problem, beam_size, data
+):
+    """Each sentence of a batch has its own; the end, prefixes and counted tokens need no leave."""
+    seed, sources, fields, limits = problem
+    options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
+    tokens = st.sets(st.sampled_from(range(VOCABULARY)))
+    lists = [data.draw(tokens) for _ in sources]
+    allowed = torch.zeros(len(sources), VOCABULARY, dtype=torch.bool)
+    for row, chosen in zip(allowed, lists, strict=True):
+        row[sorted(chosen)] = True
+    results = run(TinyDecoder(seed), sources, options, allowed=allowed, **limits)
+    for i, rules in each_sentence(problem, options):
+        decoder = TinyDecoder(seed)
+        decoder.banned = {*range(VOCABULARY)} - {EOS, *lists[i], *rules.prefix, *rules.counts}
+        rules.forbidden |= decoder.banned
+        assert_same(results[i], plain_beam(Scorer(decoder, sources[i]), rules)[0])
+
+
+def test_a_shortlist_spares_the_decoder_the_other_tokens():
+    scored = []
+
+    class Watched(TinyDecoder):
+        def step(self, tokens, state, candidates=None):
+            scored.append(candidates.tolist())
+            return super().step(tokens, state, candidates)
+
+    allowed = torch.zeros(2, VOCABULARY, dtype=torch.bool)
+    allowed[0, 3] = allowed[1, 4] = True
+    run(Watched(1), make_sources(1, [2, 3]), SearchOptions(), allowed=allowed)
+    assert scored
+    assert all(row == [BOS, EOS, 3, 4] for row in scored)
 
 
 @many
