@@ -9,7 +9,6 @@ come back through T steps.
 from __future__ import annotations
 
 import math
-import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, one_hot
 
-from mt.evaluation.plots import Series, line_chart
+from mt.evaluation.plots import Series, line_chart, write_svg
 from mt.nn.cells import State
 from mt.nn.gradients import gradient_norms
 from mt.nn.recurrent import make_layer
@@ -107,28 +106,8 @@ def save(name: str, title: str, unit: str, x_name: str, lines: dict[str, list[fl
         Series(label, [(float(x), y) for x, y in enumerate(ys, start=1) if math.isfinite(y)], style)
         for (label, ys), style in zip(lines.items(), styles, strict=False)
     ]
-    figure = str(line_chart(title, unit, series, x_name=x_name, log=True))
-    svg = re.search("<svg.*</svg>", figure, re.DOTALL)
-    assert svg is not None
-    text = re.sub('viewBox="[^"]*"', VIEW, svg[0], count=1)
-    text = text.replace("<svg ", f'<svg xmlns="http://www.w3.org/2000/svg" {SIZE} ', 1)
-    body = text.index(">") + 1
-    (HERE / f"gradient-flow-{name}.svg").write_text(f"{text[:body]}{STYLE}{text[body:]}\n")
-
-
-SIZE, VIEW = 'width="690" height="345"', 'viewBox="-14 0 490 245"'  # room for long names
-STYLE = """<style>
-svg { --ink: #1d1f24; --muted: #5d626d; --line: #e3e0d8; --a: #0b5f7a; --b: #b4530a; --c: #6a4c93;
-  --d: #3d7a35; font: 11.5px system-ui, sans-serif }
-@media (prefers-color-scheme: dark) { svg { --muted: #a0a5b0; --line: #30343d; --a: #6cc5e0;
-  --b: #f0a35e; --c: #c3a6ee; --d: #9ad08f } }
-text { fill: var(--muted) } .plot-value { font-weight: 650 } .plot-grid { stroke: var(--line) }
-.plot-line { fill: none; stroke-width: 1.9 } .plot-band { display: none }
-.plot-a { stroke: var(--a) } .plot-b { stroke: var(--b) } .plot-c { stroke: var(--c) }
-.plot-d { stroke: var(--d) } text.plot-end { stroke: none }
-text.plot-a { fill: var(--a) } text.plot-b { fill: var(--b) } text.plot-c { fill: var(--c) }
-text.plot-d { fill: var(--d) }
-</style>"""
+    figure = line_chart(title, unit, series, x_name=x_name, log=True)
+    write_svg(HERE / f"gradient-flow-{name}.svg", figure)
 
 
 def main() -> None:

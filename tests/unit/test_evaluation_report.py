@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 from hypothesis import given, settings
@@ -337,3 +338,16 @@ def test_the_list_opens_in_a_browser_without_errors(tmp_path: Path) -> None:
     listed = result.stdout.split('<div class="list">')[1].split("</div>")[0]
     assert listed.count("<article") == 40
     assert "CONSOLE" not in result.stderr
+
+
+def test_a_chart_can_stand_alone(tmp_path: Path) -> None:
+    """As an image in a page, it has nobody's styles but its own."""
+    lines = [plots.Series("<one>", [(0, 1), (2, 3)]), plots.Series("two", [(0, 2)], "b")]
+    plots.write_svg(tmp_path / "chart.svg", plots.line_chart("t", "u", lines))
+    root = ElementTree.parse(tmp_path / "chart.svg").getroot()
+    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "<one>" in " ".join(root.itertext())
+    [style] = root.iter("{http://www.w3.org/2000/svg}style")
+    used = {name for node in root.iter() for name in node.get("class", "").split()}
+    assert {"plot-a", "plot-b", "plot-line"} <= used
+    assert {"plot-a", "plot-b", "plot-line"} <= set(re.findall(r"\.(plot-\w+)", style.text or ""))
