@@ -167,6 +167,9 @@ def _score_tile(score: Score) -> Markup:
     name = _METRIC_NAMES.get(score.metric, score.metric)
     if score.metric in _LOWER_IS_BETTER:
         name += " (lower is better)"
+    if score.interval is not None:
+        low, high = score.interval
+        name += f", 95% between {low:.1f} and {high:.1f}"
     return _tile(f"{score.score:.1f}", name, "lead")
 
 

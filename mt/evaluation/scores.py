@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mt.errors import MTError
 from mt.files import write_atomically
@@ -19,6 +19,10 @@ from mt.placeholders import PLACEHOLDER
 
 METRICS = ("bleu", "chrf", "ter", "bleu-lc-tok")
 """Names of the metrics that `corpus_score` knows."""
+
+
+RESAMPLES = 1000
+"""Bootstrap resamples of a confidence interval."""
 
 
 class Score(NamedTuple):
@@ -30,6 +34,9 @@ class Score(NamedTuple):
     """0 to 100, higher is better; TER instead is edits per 100 reference words, lower is better."""
     signature: str
     """sacreBLEU's signature: scores compare only where these are equal."""
+    interval: tuple[float, float] | None = None
+    """95% bootstrap confidence interval (Koehn, W04-3250): what the score would have been on other
+    sentences of the same kind; None for a single sentence, which says nothing about others."""
 
 
 class SetScores(NamedTuple):
@@ -53,8 +60,9 @@ def corpus_score(
     """Score `hypotheses` against one or more reference streams, each a list of as many sentences.
 
     `bleu` (BLEU, Papineni et al. 2002), `chrf` (chrF2, Popović 2015) and `ter` (Snover et al. 2006)
-    are those of the `sacrebleu` command; BLEU's tokenizer follows `target_language` as described
-    at `bleu_tokenizer`. `bleu-lc-tok` is the score of the Multi30k papers: see `LcTok`.
+    are those of the `sacrebleu` command, as are their intervals; BLEU's tokenizer follows
+    `target_language` as described at `bleu_tokenizer`. `bleu-lc-tok` is the score of the Multi30k
+    papers: see `LcTok`.
 
     Raises MTError where the metric is unknown, nothing is given, or the counts differ.
     """
@@ -64,6 +72,7 @@ def corpus_score(
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
+    from sacrebleu.significance import PairedTest
 
     scorer: BLEU | CHRF | TER
     if metric == "bleu-lc-tok":
@@ -78,12 +87,18 @@ def corpus_score(
         scorer = CHRF()
     else:
         scorer = TER()
-    score = scorer.corpus_score(list(hypotheses), [list(stream) for stream in references]).score
+    system = ("", list(hypotheses))
+    test = PairedTest([system], {"": scorer}, list(map(list, references)), "bs", RESAMPLES)
+    results: dict[str, list[Any]] = test()[1]
+    [[found]] = [row for name, row in results.items() if name != "System"]
+    interval = None
+    if len(hypotheses) > 1:
+        interval = float(found.mean - found.ci), float(found.mean + found.ci)
     signature = str(scorer.get_signature())
     if metric == "bleu-lc-tok":
         signature = signature.replace("case:mixed", "case:lc")
         signature = signature.replace("tok:none", f"tok:moses-lc-norm-{_primary(target_language)}")
-    return Score(metric, float(score), signature)
+    return Score(metric, float(found.score), signature, interval)
 
 
 def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:

@@ -51,6 +51,26 @@ def test_scores_equal_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
         assert ours.signature == theirs[name]["signature"]
 
 
+def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
+    hypotheses, references = 9 * HYPOTHESES, 9 * REFERENCES  # where a resample has 0, it fails
+    for name, lines in (("hyp", hypotheses), ("ref", references)):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", str(tmp_path / "ref")]
+    command += ["-i", str(tmp_path / "hyp"), "-m", "bleu", "chrf", "-w", "10", "--confidence"]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    theirs = {entry["name"]: entry for entry in json.loads(result.stdout)}
+    for metric, name in (("bleu", "BLEU"), ("chrf", "chrF2")):
+        ours = corpus_score(metric, hypotheses, [references], target_language="de")
+        middle, half = theirs[name]["confidence_mean"], theirs[name]["confidence_var"]
+        assert half > 1
+        assert ours.interval == pytest.approx((middle - half, middle + half), abs=1e-5)
+        alone = corpus_score(metric, HYPOTHESES[:1], [REFERENCES[:1]], target_language="de")
+        assert alone.interval is None
+    ter = corpus_score("ter", HYPOTHESES, [REFERENCES], target_language="de")
+    assert ter.interval is not None
+    assert ter.interval[0] < ter.score < ter.interval[1]
+
+
 def test_unequal_counts_are_named() -> None:
     with pytest.raises(MTError, match="4 hypotheses but 3 lines in reference 2"):
         corpus_score("bleu", HYPOTHESES, [REFERENCES, OTHERS[:3]], target_language="de")
@@ -185,7 +205,9 @@ def test_placeholders() -> None:
         placeholder_fidelity(["a"], ["a", "b"])
 
 
-SETS = [SetScores("test", 3, [Score("bleu", 31.25, "nrefs:1|…"), Score("ter", 50.0, "x")])]
+SETS = [
+    SetScores("test", 3, [Score("bleu", 31.25, "nrefs:1|…"), Score("ter", 50.0, "x", (48.5, 51.0))])
+]
 
 
 def test_scores_file_has_exactly_the_agreed_form(tmp_path: Path) -> None:
@@ -198,8 +220,13 @@ def test_scores_file_has_exactly_the_agreed_form(tmp_path: Path) -> None:
                 "name": "test",
                 "sentences": 3,
                 "scores": [
-                    {"metric": "bleu", "score": 31.25, "signature": "nrefs:1|…"},
-                    {"metric": "ter", "score": 50.0, "signature": "x"},
+                    {
+                        "metric": "bleu",
+                        "score": 31.25,
+                        "signature": "nrefs:1|…",
+                        "interval": None,
+                    },
+                    {"metric": "ter", "score": 50.0, "signature": "x", "interval": [48.5, 51.0]},
                 ],
             }
         ],
