@@ -79,7 +79,9 @@ def test_scores_follow_their_schema(run: Run) -> None:
     assert (test["name"], test["sentences"]) == ("test", 31)
     assert [score["metric"] for score in test["scores"]] == ["bleu", "chrf"]
     for score in test["scores"]:
-        assert list(score) == ["metric", "score", "signature"]
+        assert list(score) == ["metric", "score", "signature", "interval"]
+        low, high = score["interval"]
+        assert low - 0.01 <= score["score"] <= high + 0.01
         assert score["signature"].startswith("nrefs:1|")
 
 
