@@ -9,7 +9,7 @@ from pathlib import Path
 
 from mt.errors import MTError
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
-from mt.evaluation.scores import SetScores, corpus_score, write_scores
+from mt.evaluation.scores import SetScores, score_set, write_scores
 from mt.files import check_folder, write_atomically
 from mt.lines import read_parallel
 from mt.parallel import CHUNK, Engine, Job
@@ -51,11 +51,7 @@ def evaluate(
     seconds = time.monotonic() - began
     translator = engine.translator
     language = translator.languages[1]
-    scores = SetScores(
-        source.name,
-        len(sources),
-        [corpus_score(metric, hypotheses, streams, target_language=language) for metric in metrics],
-    )
+    scores = score_set(source.name, hypotheses, streams, metrics, target_language=language)
     facts = [
         ("Bundle", str(bundle)),
         ("Parameters", f"{sum(p.numel() for p in translator.model.parameters()):,}"),

@@ -20,9 +20,12 @@ from mt.placeholders import PLACEHOLDER
 METRICS = ("bleu", "chrf", "ter", "bleu-lc-tok")
 """Names of the metrics that `corpus_score` knows."""
 
-
 RESAMPLES = 1000
 """Bootstrap resamples of a confidence interval."""
+
+MAX_RESAMPLED = 10_000
+"""Sentences of the largest test set that gets an interval: memory grows with resamples x sentences,
+and the interval of a larger one is narrow."""
 
 
 class Score(NamedTuple):
@@ -36,7 +39,8 @@ class Score(NamedTuple):
     """sacreBLEU's signature: scores compare only where these are equal."""
     interval: tuple[float, float] | None = None
     """95% bootstrap confidence interval (Koehn, W04-3250): what the score would have been on other
-    sentences of the same kind; None for a single sentence, which says nothing about others."""
+    sentences of the same kind; None where it was not asked for, for a single sentence, which says
+    nothing about others, and above `MAX_RESAMPLED` sentences."""
 
 
 class SetScores(NamedTuple):
@@ -56,13 +60,14 @@ def corpus_score(
     references: Sequence[Sequence[str]],
     *,
     target_language: str,
+    interval: bool = False,
 ) -> Score:
     """Score `hypotheses` against one or more reference streams, each a list of as many sentences.
 
     `bleu` (BLEU, Papineni et al. 2002), `chrf` (chrF2, Popović 2015) and `ter` (Snover et al. 2006)
     are those of the `sacrebleu` command, as are their intervals; BLEU's tokenizer follows
     `target_language` as described at `bleu_tokenizer`. `bleu-lc-tok` is the score of the Multi30k
-    papers: see `LcTok`.
+    papers: see `LcTok`. `interval` asks for the confidence interval, which takes seconds.
 
     Raises MTError where the metric is unknown, nothing is given, or the counts differ.
     """
@@ -72,7 +77,6 @@ def corpus_score(
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
-    from sacrebleu.significance import PairedTest
 
     scorer: BLEU | CHRF | TER
     if metric == "bleu-lc-tok":
@@ -87,18 +91,43 @@ def corpus_score(
         scorer = CHRF()
     else:
         scorer = TER()
-    system = ("", list(hypotheses))
-    test = PairedTest([system], {"": scorer}, list(map(list, references)), "bs", RESAMPLES)
-    results: dict[str, list[Any]] = test()[1]
-    [[found]] = [row for name, row in results.items() if name != "System"]
-    interval = None
-    if len(hypotheses) > 1:
-        interval = float(found.mean - found.ci), float(found.mean + found.ci)
+    score = float(scorer.corpus_score(hypotheses, references).score)
     signature = str(scorer.get_signature())
     if metric == "bleu-lc-tok":
         signature = signature.replace("case:mixed", "case:lc")
         signature = signature.replace("tok:none", f"tok:moses-lc-norm-{_primary(target_language)}")
-    return Score(metric, float(found.score), signature, interval)
+    resampled = interval and 1 < len(hypotheses) <= MAX_RESAMPLED
+    between = _interval(scorer, hypotheses, references) if resampled else None
+    return Score(metric, score, signature, between)
+
+
+def _interval(
+    scorer: Any, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
+) -> tuple[float, float]:
+    # Not the interval of `corpus_score(..., n_bootstrap=)`, which fails where a resample scores 0.
+    from sacrebleu.significance import PairedTest
+
+    systems: list[tuple[str, Sequence[str]]] = [("", hypotheses)]
+    streams = list(map(list, references))
+    results: dict[str, list[Any]] = PairedTest(systems, {"": scorer}, streams, "bs", RESAMPLES)()[1]
+    [[found]] = [row for name, row in results.items() if name != "System"]
+    return float(found.mean - found.ci), float(found.mean + found.ci)
+
+
+def score_set(
+    name: str,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    metrics: Sequence[str],
+    *,
+    target_language: str,
+) -> SetScores:
+    """Score a test set by each of `metrics`, with intervals; the rest is as for `corpus_score`."""
+    scores = [
+        corpus_score(metric, hypotheses, references, target_language=target_language, interval=True)
+        for metric in metrics
+    ]
+    return SetScores(name, len(hypotheses), scores)
 
 
 def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:

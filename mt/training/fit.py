@@ -20,7 +20,7 @@ from mt.errors import MTError
 from mt.evaluation.card import model_card
 from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
-from mt.evaluation.scores import SetScores, corpus_score, placeholder_fidelity, write_scores
+from mt.evaluation.scores import placeholder_fidelity, score_set, write_scores
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
 from mt.recipe import Recipe
@@ -269,14 +269,8 @@ def _evaluate(
         hypotheses = across_devices(sources, translator.translate)
         seconds += time.monotonic() - began
         sentences += len(sources)
-        scores = SetScores(
-            name,
-            len(sources),
-            [
-                corpus_score(metric, hypotheses, [references], target_language=language)
-                for metric in recipe.evaluation.metrics
-            ],
-        )
+        metrics = recipe.evaluation.metrics
+        scores = score_set(name, hypotheses, [references], metrics, target_language=language)
         examples = [Example(*row) for row in zip(sources, references, hypotheses, strict=True)]
         sets.append(TestSet(scores, examples))
         for score in scores.scores:

@@ -9,7 +9,15 @@ import pytest
 
 from mt.errors import MTError
 from mt.evaluation import scores
-from mt.evaluation.scores import LcTok, Score, SetScores, corpus_score, placeholder_fidelity
+from mt.evaluation.scores import (
+    MAX_RESAMPLED,
+    LcTok,
+    Score,
+    SetScores,
+    corpus_score,
+    placeholder_fidelity,
+    score_set,
+)
 
 HYPOTHESES = [
     "Ein Mann schläft auf einer grünen Couch.",
@@ -59,16 +67,22 @@ def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
     command += ["-i", str(tmp_path / "hyp"), "-m", "bleu", "chrf", "-w", "10", "--confidence"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = {entry["name"]: entry for entry in json.loads(result.stdout)}
-    for metric, name in (("bleu", "BLEU"), ("chrf", "chrF2")):
-        ours = corpus_score(metric, hypotheses, [references], target_language="de")
+    metrics = ("bleu", "chrf", "ter")
+    ours = score_set("test", hypotheses, [references], metrics, target_language="de").scores
+    for score, name in zip(ours[:2], ("BLEU", "chrF2"), strict=True):
         middle, half = theirs[name]["confidence_mean"], theirs[name]["confidence_var"]
         assert half > 1
-        assert ours.interval == pytest.approx((middle - half, middle + half), abs=1e-5)
-        alone = corpus_score(metric, HYPOTHESES[:1], [REFERENCES[:1]], target_language="de")
-        assert alone.interval is None
-    ter = corpus_score("ter", HYPOTHESES, [REFERENCES], target_language="de")
-    assert ter.interval is not None
-    assert ter.interval[0] < ter.score < ter.interval[1]
+        assert score.interval == pytest.approx((middle - half, middle + half), abs=1e-5)
+    low, high = ours[2].interval or (0, 0)
+    assert low < ours[2].score < high
+
+
+def test_an_interval_is_left_out_where_it_says_nothing_or_costs_too_much() -> None:
+    for count, given in ((1, False), (2, True), (MAX_RESAMPLED, True), (MAX_RESAMPLED + 1, False)):
+        lines = ["Ein Hund ."] * count
+        [score] = score_set("test", lines, [lines], ["bleu"], target_language="de").scores
+        assert (score.interval is not None) is given
+    assert corpus_score("bleu", lines, [lines], target_language="de").interval is None
 
 
 def test_unequal_counts_are_named() -> None:
