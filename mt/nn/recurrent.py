@@ -23,6 +23,9 @@ _KERNELS: dict[str, tuple[Callable[..., nn.RNNBase], _Step]] = {
 }
 """Cells that PyTorch (cuDNN, oneDNN) runs over whole sequences, and its single step of each."""
 
+RUN_STEPS = 4
+"""Steps of a run, on average, that make one call of an LSTM for each run pay."""
+
 
 def _runs(inputs: PackedSequence) -> list[tuple[int, int]]:
     """Count the steps, and the sequences, of each stretch in which the same ones are present."""
@@ -63,10 +66,10 @@ class RecurrentLayer(nn.Module, ABC):
         """
 
     def _forward_packed(
-        self, inputs: PackedSequence, first: State | None
+        self, inputs: PackedSequence, runs: list[tuple[int, int]], first: State | None
     ) -> tuple[PackedSequence, State]:
-        """Run over packed sequences, direction by direction and run by run."""
-        data, runs = inputs.data, _runs(inputs)
+        """Run over packed sequences, direction by direction and run by run; see `_runs`."""
+        data = inputs.data
         parts = [
             part.view(steps, rows, -1)
             for part, (steps, rows) in zip(
@@ -129,8 +132,10 @@ class KernelLayer(RecurrentLayer):
 
     def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
         """See `RecurrentLayer.forward`."""
-        if isinstance(inputs, PackedSequence) and self._better_in_runs(inputs):
-            return self._forward_packed(inputs, first)
+        if isinstance(inputs, PackedSequence) and self._can_run(inputs):
+            runs = _runs(inputs)
+            if RUN_STEPS * len(runs) <= len(inputs.batch_sizes):
+                return self._forward_packed(inputs, runs, first)
         given: Any = None
         if first is not None:
             first = tuple(tensor.contiguous() for tensor in first)
@@ -138,16 +143,14 @@ class KernelLayer(RecurrentLayer):
         outputs, final = self.kernel(inputs, given)
         return outputs, final if self.states > 1 else (final,)
 
-    def _better_in_runs(self, inputs: PackedSequence) -> bool:
-        """Tell whether to call the kernel for each run.
+    def _can_run(self, inputs: PackedSequence) -> bool:
+        """Tell whether runs may be the faster.
 
         On the CPU, PyTorch takes packed sequences of several lengths through an LSTM step by step,
         but sequences of one length through oneDNN's kernel, which re-packs the weights for each
-        call and so needs runs of some steps to be the faster.
+        call and so needs runs of some steps.
         """
-        if not isinstance(self.kernel, nn.LSTM) or inputs.data.device.type != "cpu":
-            return False
-        return 4 * len(_runs(inputs)) <= len(inputs.batch_sizes)
+        return isinstance(self.kernel, nn.LSTM) and inputs.data.device.type == "cpu"
 
     def _run(self, direction: int, inputs: Tensor, state: State) -> tuple[Tensor, State]:
         """See `RecurrentLayer._run`."""
@@ -210,12 +213,11 @@ class UnrolledLayer(RecurrentLayer):
     def forward(self, inputs: Vectors, first: State | None = None) -> tuple[Vectors, State]:
         """See `RecurrentLayer.forward`."""
         if isinstance(inputs, PackedSequence):
-            return self._forward_packed(inputs, first)
+            return self._forward_packed(inputs, _runs(inputs), first)
         sentences, steps, _ = inputs.shape
         time_major = inputs.transpose(0, 1).flatten(0, 1)
-        outputs, final = self._forward_packed(
-            PackedSequence(time_major, torch.full((steps,), sentences)), first
-        )
+        packed = PackedSequence(time_major, torch.full((steps,), sentences))
+        outputs, final = self._forward_packed(packed, [(steps, sentences)], first)
         return outputs.data.view(steps, sentences, -1).transpose(0, 1), final
 
     def _run(self, direction: int, inputs: Tensor, state: State) -> tuple[Tensor, State]:
