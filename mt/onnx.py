@@ -291,13 +291,12 @@ class OnnxNetwork:
         parts = (torch.from_numpy(output)[back] for output in outputs)
         return _state(dict(zip(self._parts, parts, strict=True)))
 
-    def step(self, tokens: Tensor, state: DecoderState, candidates: Tensor | None = None) -> Step:
-        """See `Decoder.step`; what is not asked for is computed all the same."""
+    def step(self, tokens: Tensor, state: DecoderState) -> Step:
+        """See `Decoder.step`."""
         parts = _parts(state)
         known = {"tokens": tokens, **parts}
         feed = {name: known[name].numpy() for name in self._inputs}
         outputs = map(torch.from_numpy, self._decoder.run(self._outputs, feed))
         found = dict(zip(self._outputs, outputs, strict=True))
         after = {name: found.get(f"next.{name}", part) for name, part in parts.items()}
-        logits = found["logits"] if candidates is None else found["logits"][:, candidates]
-        return Step(logits, found.get("attention"), _state(after))
+        return Step(found["logits"], found.get("attention"), _state(after))

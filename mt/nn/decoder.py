@@ -66,7 +66,7 @@ class Step(NamedTuple):
     """One decoding step of N rows."""
 
     logits: Tensor
-    """`(N, V)`: unnormalised log-probabilities of the next token, or of the `(N, C)` candidates."""
+    """`(N, V)`: unnormalised log-probabilities of the next token; narrowed, `(N, C)`."""
     attention: Tensor | None
     """`(N, S)`: attention weights, 0 at padding; None where there is no attention."""
     state: DecoderState
@@ -189,20 +189,21 @@ class Decoder(nn.Module):
         vectors = self.output_dropout(torch.cat((states, context), -1))
         return self.combine(vectors), weights
 
-    def step(self, tokens: Tensor, state: DecoderState, candidates: Tensor | None = None) -> Step:
+    def step(self, tokens: Tensor, state: DecoderState) -> Step:
         """Advance every row by one token.
 
         Args:
             tokens: `(N,)` the tokens chosen last.
             state: The state of N rows.
-            candidates: `(C,)` the tokens to score; without, all.
         """
-        vector, weights, state = self._advance(self.embedding.look_up(tokens), state, None)
-        if candidates is None:
-            logits = self.output(vector)
-        else:
-            logits = linear(vector, self.output.weight[candidates], self.output.bias[candidates])
-        return Step(logits, weights, state)
+        vector, weights, state = self.look(tokens, state)
+        return Step(self.output(vector), weights, state)
+
+    def look(
+        self, tokens: Tensor, state: DecoderState
+    ) -> tuple[Tensor, Tensor | None, DecoderState]:
+        """Do the same up to the attentional vectors `(N, E)`, in place of logits."""
+        return self._advance(self.embedding.look_up(tokens), state, None)
 
     def _advance(
         self, inputs: Tensor, state: DecoderState, masks: _Masks | None
@@ -264,6 +265,25 @@ class Decoder(nn.Module):
             self.context_dropout.mask(context),
             self.output_dropout.mask(torch.cat((hidden, context), -1)),
         )
+
+
+class NarrowedDecoder:
+    """A decoder that scores some tokens only, whose output weights are gathered once.
+
+    Args:
+        decoder: Reads all tokens.
+        candidates: `(C,)` the tokens to score.
+    """
+
+    def __init__(self, decoder: Decoder, candidates: Tensor):
+        self.decoder = decoder
+        self.weight = decoder.output.weight[candidates]
+        self.bias = decoder.output.bias[candidates]
+
+    def step(self, tokens: Tensor, state: DecoderState) -> Step:
+        """See `Decoder.step`; the logits are `(N, C)`."""
+        vector, weights, state = self.decoder.look(tokens, state)
+        return Step(linear(vector, self.weight, self.bias), weights, state)
 
 
 class Bridge(nn.Module):

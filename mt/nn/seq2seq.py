@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from mt.nn.architecture import Architecture
-from mt.nn.decoder import Decoder, DecoderState, Step
+from mt.nn.decoder import Decoder, DecoderState, NarrowedDecoder, Step
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Encoder
@@ -83,9 +83,13 @@ class Seq2Seq(nn.Module):
         """
         return self.decoder.start(self.encoder(source, source_lengths))
 
-    def step(self, tokens: Tensor, state: DecoderState, candidates: Tensor | None = None) -> Step:
+    def step(self, tokens: Tensor, state: DecoderState) -> Step:
         """Advance every row by one token; see `Decoder.step`."""
-        return self.decoder.step(tokens, state, candidates)
+        return self.decoder.step(tokens, state)
+
+    def narrow(self, candidates: Tensor) -> NarrowedDecoder:
+        """Return a decoder that scores the tokens `candidates` `(C,)` only."""
+        return NarrowedDecoder(self.decoder, candidates)
 
     def forward(self, source: Tensor, source_lengths: Tensor, target_in: Tensor) -> Tensor:
         """Compute the vectors that the output layer turns into logits.

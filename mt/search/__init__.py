@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -11,13 +10,7 @@ from torch import Tensor
 from mt.search.beam import beam_search
 from mt.search.constraints import Constraints
 from mt.search.greedy import greedy_search
-from mt.search.hypotheses import (
-    Decoder,
-    DecoderState,
-    Hypothesis,
-    NarrowingDecoder,
-    StepOutput,
-)
+from mt.search.hypotheses import Decoder, DecoderState, Hypothesis, StepOutput
 from mt.search.options import SearchOptions
 from mt.search.shortlist import NarrowDecoder
 
@@ -48,7 +41,7 @@ def search(
     often some tokens, the same for every sentence, stand in each sentence's translations, exactly;
     only where the greatest length leaves no room are they fewer. `allowed` (B, V) bool leaves each
     sentence some tokens (see `mt.search.shortlist`), besides `eos`, its prefix and the counted
-    tokens; probabilities are then among these, and the decoder must be a `NarrowingDecoder`.
+    tokens; probabilities are then among these, and a `NarrowingDecoder` scores no others.
     `device` is where the decoder computes, by default where `source_lengths` lies.
 
     Where a hypothesis reaches the greatest length, the end of sentence is forced upon it, at its
@@ -64,8 +57,7 @@ def search(
     if allowed is not None:
         always = {eos, *(counts[0] if counts else ())}
         starts = prefixes or [()] * len(source_lengths)
-        narrowing = cast(NarrowingDecoder, decoder)
-        narrow = NarrowDecoder(narrowing, allowed, always, starts, bos, device)
+        narrow = NarrowDecoder(decoder, allowed, always, starts, bos, device)
         found = search(
             narrow,
             narrow.start(state),
@@ -73,12 +65,12 @@ def search(
             options,
             bos=narrow.numbers[bos],
             eos=narrow.numbers[eos],
-            forbidden=narrow.narrow(forbidden),
-            prefixes=[narrow.narrow(prefix) for prefix in starts],
-            counts=counts and [narrow.narrow_counts(row) for row in counts],
+            forbidden=narrow.renumber(forbidden),
+            prefixes=[narrow.renumber(prefix) for prefix in starts],
+            counts=counts and [narrow.renumber_counts(row) for row in counts],
             device=device,
         )
-        return [[narrow.widen(one) for one in row] for row in found]
+        return [[narrow.restore(one) for one in row] for row in found]
     lengths = source_lengths.tolist()
     constraints = Constraints(
         lengths,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -46,11 +46,13 @@ class Decoder(Protocol):
         ...
 
 
-class NarrowingDecoder(Protocol):
-    """A decoder that can also score some tokens only."""
+@runtime_checkable
+class NarrowingDecoder(Decoder, Protocol):
+    """A decoder that is quicker where only some tokens are to be scored."""
 
-    def step(self, tokens: Tensor, state: Any, candidates: Tensor, /) -> StepOutput:
-        """See `Decoder.step`; the logits (R, C) are those of the tokens `candidates` (C,) int64."""
+    def narrow(self, candidates: Tensor, /) -> Decoder:
+        """Return a decoder of the same states whose logits (R, C) are those of the tokens
+        `candidates` (C,) int64; the tokens that it reads keep their ids."""
         ...
 
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from mt.search.hypotheses import DecoderState, Hypothesis, NarrowingDecoder
+from mt.search.hypotheses import Decoder, DecoderState, Hypothesis, NarrowingDecoder
 
 
 class Shortlist(NamedTuple):
@@ -67,7 +67,7 @@ class NarrowDecoder:
     order of their ids. Tokens are numbers of candidates.
 
     Args:
-        decoder: Scores all tokens, or some.
+        decoder: Scores all tokens, or those asked for where it is a `NarrowingDecoder`.
         allowed: `(B, V)`, from `Shortlist.allowed`.
         always: Tokens that every translation may hold.
         prefixes: Tokens that each sentence's translation may hold besides.
@@ -77,7 +77,7 @@ class NarrowDecoder:
 
     def __init__(
         self,
-        decoder: NarrowingDecoder,
+        decoder: Decoder,
         allowed: Tensor,
         always: Collection[int],
         prefixes: Sequence[Sequence[int]],
@@ -90,11 +90,14 @@ class NarrowDecoder:
             row[list(prefix)] = True
         wanted = allowed.any(dim=0)
         wanted[bos] = True
-        self.decoder = decoder
         candidates = wanted.nonzero().squeeze(1)  # (C,)
         self.ids = candidates.tolist()
         self.numbers = {token: number for number, token in enumerate(self.ids)}
         self.candidates = candidates.to(device)
+        self.decoder = decoder
+        self.columns: Tensor | slice = self.candidates  # of the decoder's logits
+        if isinstance(decoder, NarrowingDecoder):
+            self.decoder, self.columns = decoder.narrow(self.candidates), slice(None)
         self.banned = ~allowed[:, candidates].to(device)
 
     def start(self, state: DecoderState) -> _State:
@@ -103,20 +106,20 @@ class NarrowDecoder:
 
     def step(self, tokens: Tensor, state: _State) -> _Step:
         """See `Decoder.step`."""
-        output = self.decoder.step(self.candidates[tokens], state.inner, self.candidates)
+        output = self.decoder.step(self.candidates[tokens], state.inner)
         rows = len(tokens) // len(state.banned)
-        logits = output.logits.view(len(state.banned), rows, -1)
+        logits = output.logits[:, self.columns].view(len(state.banned), rows, -1)
         logits = logits.masked_fill(state.banned.unsqueeze(1), -inf).flatten(0, 1)
         return _Step(logits, output.attention, _State(output.state, state.banned, rows))
 
-    def narrow(self, tokens: Sequence[int]) -> list[int]:
+    def renumber(self, tokens: Sequence[int]) -> list[int]:
         """Ids to numbers; what is no candidate is left out."""
         return [self.numbers[token] for token in tokens if token in self.numbers]
 
-    def narrow_counts(self, counts: Mapping[int, int]) -> dict[int, int]:
+    def renumber_counts(self, counts: Mapping[int, int]) -> dict[int, int]:
         """The same for the keys."""
         return {self.numbers[token]: count for token, count in counts.items()}
 
-    def widen(self, hypothesis: Hypothesis) -> Hypothesis:
+    def restore(self, hypothesis: Hypothesis) -> Hypothesis:
         """Numbers to ids."""
         return hypothesis._replace(tokens=[self.ids[number] for number in hypothesis.tokens])
