@@ -68,10 +68,11 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     recipe, chosen = choose_precision(recipe)
     trainer = make_trainer(recipe, run.path)  # a mistake is told before the corpus is fetched
-    try:
-        make_trainer(teacher_recipe(recipe), run.teachers)
-    except MTError as error:
-        raise MTError(f"distillation.teacher: {error}") from error
+    if recipe.distillation.forward or recipe.distillation.backward:
+        try:
+            make_trainer(teacher_recipe(recipe), run.teachers)
+        except MTError as error:
+            raise MTError(f"distillation.teacher: {error}") from error
     if _leads():
         run.check(resume, overwrite)
     else:
@@ -80,7 +81,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
     corpus = load_corpus(recipe.corpus)
     _log.info("corpus     %s\n%s", "; ".join(corpus.origin), cleaning_table(corpus))
     try:
-        recipe, more = choose_sizes(recipe, len(corpus.train), lambda: _both_sides(corpus))
+        recipe, more = choose_sizes(recipe, len(corpus.train), lambda: both_sides(corpus))
     except ValueError as error:  # what was chosen clashes with what was set
         raise MTError(str(error)) from error
     for reason in (*chosen, *reasons, *more):
@@ -173,7 +174,8 @@ def _teach(
         translate_corpus(teacher, corpus, recipe.distillation.beam_size, device)
 
 
-def _both_sides(corpus: ParallelCorpus) -> Iterator[str]:
+def both_sides(corpus: ParallelCorpus) -> Iterator[str]:
+    """Yield the training text, source side first."""
     return chain(_side(corpus, 0), _side(corpus, 1))
 
 
@@ -186,7 +188,7 @@ def make_tokenizers(recipe: Recipe, corpus: ParallelCorpus) -> Tokenizers:
     """Train the tokenizers of both sides on a corpus; a joint one is both."""
     spec = recipe.tokenizer
     if spec.joint:
-        joint = train_tokenizer(spec, lambda: _both_sides(corpus))
+        joint = train_tokenizer(spec, lambda: both_sides(corpus))
         return Tokenizers(joint, joint)
     return Tokenizers(
         train_tokenizer(spec, lambda: _side(corpus, 0)),
