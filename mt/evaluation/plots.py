@@ -22,21 +22,6 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 74, 14, 34
 _POINTS = 240  # about one for each two pixels: more would only blacken the line
 
 
-_SIZE, _VIEW = 'width="690" height="345"', 'viewBox="-14 0 490 245"'  # room for long names
-_STYLE = """<style>
-svg { --ink: #1d1f24; --muted: #5d626d; --line: #e3e0d8; --a: #0b5f7a; --b: #b4530a; --c: #6a4c93;
-  --d: #3d7a35; font: 11.5px system-ui, sans-serif }
-@media (prefers-color-scheme: dark) { svg { --muted: #a0a5b0; --line: #30343d; --a: #6cc5e0;
-  --b: #f0a35e; --c: #c3a6ee; --d: #9ad08f } }
-text { fill: var(--muted) } .plot-value { font-weight: 650 } .plot-grid { stroke: var(--line) }
-.plot-line { fill: none; stroke-width: 1.9 } .plot-band { display: none }
-.plot-a { stroke: var(--a) } .plot-b { stroke: var(--b) } .plot-c { stroke: var(--c) }
-.plot-d { stroke: var(--d) } text.plot-end { stroke: none }
-text.plot-a { fill: var(--a) } text.plot-b { fill: var(--b) } text.plot-c { fill: var(--c) }
-text.plot-d { fill: var(--d) }
-</style>"""
-
-
 class Series(NamedTuple):
     """One line of a chart."""
 
@@ -332,6 +317,21 @@ def _short(value: float) -> str:
     if 0 < size < 0.001:
         return f"{value:.2g}".replace("e-0", "e-")
     return f"{value:.3g}" if size < 1_000 else f"{value:.0f}"
+
+
+_SIZE, _VIEW = 'width="690" height="345"', 'viewBox="-14 0 490 245"'  # room for long names
+_STYLE = """<style>
+svg { --ink: #1d1f24; --muted: #5d626d; --line: #e3e0d8; --a: #0b5f7a; --b: #b4530a; --c: #6a4c93;
+  --d: #3d7a35; font: 11.5px system-ui, sans-serif }
+@media (prefers-color-scheme: dark) { svg { --muted: #a0a5b0; --line: #30343d; --a: #6cc5e0;
+  --b: #f0a35e; --c: #c3a6ee; --d: #9ad08f } }
+text { fill: var(--muted) } .plot-value { font-weight: 650 } .plot-grid { stroke: var(--line) }
+.plot-line { fill: none; stroke-width: 1.9 } .plot-band { display: none }
+.plot-a { stroke: var(--a) } .plot-b { stroke: var(--b) } .plot-c { stroke: var(--c) }
+.plot-d { stroke: var(--d) } text.plot-end { stroke: none }
+text.plot-a { fill: var(--a) } text.plot-b { fill: var(--b) } text.plot-c { fill: var(--c) }
+text.plot-d { fill: var(--d) }
+</style>"""
 
 
 def write_svg(path: Path, figure: Markup) -> None:
