@@ -18,7 +18,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from batches import test_text
@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from mt.bundle import Bundle, add_graphs, load_bundle
 from mt.lines import read_lines
 from mt.nn.embedding import Embedding
+from mt.nn.seq2seq import Seq2Seq
 from mt.onnx import export
 from mt.translator import Translator
 
@@ -52,27 +53,45 @@ def matrices(module: nn.Module) -> int:
     return sum(p.numel() for p in weights)
 
 
+class Work(NamedTuple):
+    """Multiplications with weights that a network needs."""
+
+    sentence: int
+    """For each sentence."""
+    source: int
+    """For each source token."""
+    target: int
+    """For each target token, or step of a hypothesis."""
+
+
+def work(network: Seq2Seq) -> Work:
+    """Count a network's multiplications."""
+    decoder = network.decoder
+    attention, output = matrices(decoder.attention), decoder.output.weight.numel()
+    step = [*decoder.layers, decoder.combine, *([decoder.second] if decoder.second else [])]
+    return Work(
+        matrices(decoder.bridge),
+        matrices(network.encoder) + attention,
+        sum(map(matrices, step)) + attention + output,
+    )
+
+
 class Counter:
     """A network that counts the operations that are asked of it."""
 
-    def __init__(self, network: Any):
-        self.network, self.operations = network, 0.0
-        decoder = network.decoder
-        self.source = matrices(network.encoder) + matrices(decoder.attention)
-        self.first = matrices(decoder.bridge)
-        output = decoder.output.weight.numel()
-        step = [*decoder.layers, decoder.combine, *([decoder.second] if decoder.second else [])]
-        self.row = sum(map(matrices, step)) + matrices(decoder.attention) + output
+    def __init__(self, network: Seq2Seq):
+        self.network, self.needs, self.operations = network, work(network), 0.0
 
     def start(self, source: Tensor, lengths: Tensor) -> Any:
         """Count, and let the network encode."""
-        self.operations += 2.0 * (int(lengths.sum()) * self.source + len(lengths) * self.first)
+        needs = self.needs
+        self.operations += 2.0 * (int(lengths.sum()) * needs.source + len(lengths) * needs.sentence)
         return self.network.start(source, lengths)
 
     def step(self, tokens: Tensor, state: Any) -> Any:
         """Count, and let the network go on."""
         attention = 2 * state.memory.shape[1] * state.memory.shape[2]
-        self.operations += 2.0 * len(tokens) * (self.row + attention)
+        self.operations += 2.0 * len(tokens) * (self.needs.target + attention)
         return self.network.step(tokens, state)
 
 

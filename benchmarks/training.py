@@ -21,7 +21,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from decoding import gemm_rate, matrices
+from decoding import gemm_rate, work
 from torch.profiler import ProfilerActivity, profile
 
 from mt.batches import Batch
@@ -31,7 +31,7 @@ from mt.options import parse_train
 from mt.recipe import Recipe
 from mt.tokenizer import PAD, Tokenizers
 from mt.training.datamodule import DataModule, ParallelText
-from mt.training.fit import make_tokenizers
+from mt.training.fit import both_sides, make_tokenizers
 from mt.training.module import Budget, TranslationModule
 from mt.training.sizing import choose_sizes
 from mt.training.trainer import make_trainer, without_advice
@@ -41,15 +41,12 @@ ROUNDS, WARM, UPDATES, OPERATORS = 3, 10, 60, 16
 
 def operations(model: Seq2Seq, batch: Batch) -> float:
     """Count what an update needs: for each token, and no padding."""
-    encoder, decoder = model.encoder, model.decoder
-    attention = matrices(decoder.attention)
-    step = [*decoder.layers, decoder.combine, *([decoder.second] if decoder.second else [])]
-    row = sum(map(matrices, step)) + attention + decoder.output.weight.numel()
+    needs = work(model)
     sources = batch.source_lengths
     targets = (batch.target_out != PAD).sum(1).cpu()
     read = 2 * model.architecture.hidden_size * int((sources * targets).sum())
-    forward = int(sources.sum()) * (matrices(encoder) + attention) + int(targets.sum()) * row + read
-    return 6.0 * (forward + len(sources) * matrices(decoder.bridge))
+    tokens = int(sources.sum()) * needs.source + int(targets.sum()) * needs.target
+    return 6.0 * (len(sources) * needs.sentence + tokens + read)
 
 
 class Clock(L.Callback):
@@ -105,7 +102,7 @@ def fit(recipe: Recipe, text: ParallelText, tokenizers: Tokenizers, clock: Clock
     data.clock = clock
     with tempfile.TemporaryDirectory() as folder, without_advice():
         trainer = make_trainer(recipe, Path(folder))
-        trainer.callbacks.append(clock)  # type: ignore[attr-defined]
+        trainer.callbacks.append(clock)
         module = TranslationModule(network, recipe.training, recipe.seed, Budget(updates, None))
         trainer.fit(module, datamodule=data)
 
@@ -120,16 +117,11 @@ def main() -> None:
     budget = dict.fromkeys(("max_epochs", "max_time"))
     recipe = replace(recipe, trainer={**recipe.trainer, **budget, "max_steps": WARM + UPDATES})
     corpus = load_corpus(recipe.corpus)
-    recipe, _ = choose_sizes(recipe, len(corpus.train), lambda: iter(corpus.train["target"]))
+    recipe, _ = choose_sizes(recipe, len(corpus.train), lambda: both_sides(corpus))
     tokenizers = make_tokenizers(recipe, corpus)
     text = ParallelText(corpus.batches(), tokenizers, recipe.batches)
 
-    print(f"{' '.join(given)}\n")
-    print(
-        "| threads | precision | source + target tokens/s | share of the float32 product rate "
-        "| waiting for batches |"
-    )
-    print("|---|---|---|---|---|")
+    print(" ".join(given))
     kinds = {
         name: replace(recipe, trainer={**recipe.trainer, "precision": name})
         for name in ("32-true", "bf16-mixed")
@@ -144,12 +136,14 @@ def main() -> None:
                 sums = clock.tokens, clock.operations, clock.waited
                 tokens, done, waited = (value / clock.seconds for value in sums)
                 best[name] = max(best[name], (tokens, done, waited))
+        print(f"\n{threads} threads; float32 products at {rate / 1e9:.0f} GFLOP/s\n")
+        print(
+            "| precision | source + target tokens/s | share of the float32 product rate "
+            "| waiting for batches |"
+        )
+        print("|---|---|---|---|")
         for name, (tokens, done, waited) in best.items():
-            print(
-                f"| {threads} | {name} | {tokens:,.0f} | {done / rate:.2f} | {waited:.1%} |",
-                flush=True,
-            )
-        print(f"<!-- {rate / 1e9:.0f} GFLOP/s with {threads} threads -->", flush=True)
+            print(f"| {name} | {tokens:,.0f} | {done / rate:.2f} | {waited:.1%} |", flush=True)
     torch.set_num_threads(1)
     for name, kind in kinds.items():
         profiled = profile(activities=[ProfilerActivity.CPU])

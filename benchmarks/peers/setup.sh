@@ -20,6 +20,3 @@ joeynmt/bin/pip install "$torch" "numpy<2"
 joeynmt/bin/pip install --no-deps joeynmt==2.3.0
 joeynmt/bin/pip install datasets editdistance importlib-metadata matplotlib pandas pylint pyyaml \
   sacrebleu seaborn "sentencepiece<0.2" subword-nmt tensorboard
-
-$python -m venv marian
-marian/bin/pip install pymarian==1.12.42

@@ -74,7 +74,7 @@ def call(words: Sequence[object], log: Path, minutes: float | None = None) -> fl
     return time.monotonic() - began
 
 
-def prepare(folder: Path) -> Tokenizer:
+def prepare(folder: Path) -> None:
     """Write the text in subwords, as all but mt read it."""
     BUILD.mkdir(parents=True, exist_ok=True)
     model = BUILD / "tokenizer.model"
@@ -90,7 +90,6 @@ def prepare(folder: Path) -> Tokenizer:
     for side in LANGUAGES:  # joeynmt validates where it saves; ten sentences take no time
         few = lines(BUILD / f"valid.{side}")[:10]
         (BUILD / f"few.{side}").write_text("\n".join(few) + "\n", encoding="utf-8")
-    return tokenizer
 
 
 def lines(path: Path) -> list[str]:
@@ -338,7 +337,7 @@ class Mt:
         return lines(output), seconds
 
 
-def curve(toolkit: Any, run: Path, tokenizer: Tokenizer, references: list[str]) -> list[Any]:
+def curve(toolkit: Any, run: Path, references: list[str]) -> list[Any]:
     """Translate the validation text by every checkpoint: seconds of training and BLEU."""
     file = run / "curve.json"
     if not file.exists():
@@ -371,7 +370,7 @@ def main() -> None:
         "opennmt": OpenNMT(),
         "joeynmt": JoeyNMT(),
     }
-    tokenizer = prepare(text)
+    prepare(text)
     references = {name: lines(text / f"{name}.de") for name in ("valid", "test2016")}
     best: dict[str, tuple[float, list[Any], Path]] = {}
     for name in given.toolkits:
@@ -386,7 +385,7 @@ def main() -> None:
             found = (
                 toolkit.curve(run)
                 if isinstance(toolkit, Mt)
-                else curve(toolkit, run, tokenizer, references["valid"])
+                else curve(toolkit, run, references["valid"])
             )
             reached = max((bleu for _, bleu in found), default=0.0)
             if name not in best or reached > best[name][0]:
