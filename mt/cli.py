@@ -19,6 +19,7 @@ usage: mt COMMAND …
   tokenizer SPEC     train a SentencePiece model
   translate BUNDLE   translate lines of text
   evaluate BUNDLE    score translations of a test set
+  compare SYSTEM …   score several systems, and test whether they differ
   score BUNDLE       log-probabilities of given translations
   export BUNDLE      add ONNX graphs, for another engine
 
@@ -88,7 +89,7 @@ def evaluate(arguments: list[str]) -> None:
 
     [bundle], [options, decoding] = parse_command(
         "mt evaluate",
-        "Translate a test set and score it; writes hypotheses.txt, scores.json and report.html.",
+        "Translate a test set and score it; writes scores.json, report.md and report.html.",
         {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
         [EvaluateOptions, Decoding],
         arguments,
@@ -97,20 +98,58 @@ def evaluate(arguments: list[str]) -> None:
     from mt.evaluation.scores import scores_json
     from mt.filter import make_engine
 
-    output = options.output or Path("runs/evaluate") / options.source.name
     scores = evaluate(
-        Path(bundle),
-        make_engine(Path(bundle), decoding, n_best=1),
+        [Path(bundle), *([options.baseline] if options.baseline else [])],
         options.source,
         options.reference,
         options.metric,
-        output,
+        options.output or Path("runs/evaluate") / options.source.name,
+        lambda path: make_engine(path, decoding, n_best=1),
     )
     if options.json:
         print(scores_json([scores]), end="")
         return
     for score in scores.scores:
         print(f"{score.metric}\t{score.score:.2f}\t{score.signature}")
+    if scores.others:
+        from mt.evaluation.tables import markdown, score_rows
+
+        print(f"\n{markdown(score_rows(scores))}", end="")
+
+
+def compare(arguments: list[str]) -> None:
+    """Run `mt compare`."""
+    from mt.options import CompareOptions, Decoding, parse_command
+
+    [names], [options, decoding] = parse_command(
+        "mt compare",
+        "Score several systems on a test set, and test how each differs from the first.",
+        {
+            "SYSTEM...": "folder of a trained translator, which translates now, or file of "
+            "translations, made by whatever toolkit; the first is what others are compared with"
+        },
+        [CompareOptions, Decoding],
+        arguments,
+    )
+    from mt.evaluation.evaluate import evaluate
+    from mt.evaluation.scores import scores_json
+    from mt.evaluation.tables import latex, markdown, score_rows
+    from mt.filter import make_engine
+
+    scores = evaluate(
+        [Path(name) for name in names],
+        options.source,
+        options.reference,
+        options.metric,
+        options.output or Path("runs/compare") / options.source.name,
+        lambda path: make_engine(path, decoding, n_best=1),
+        options.target_language,
+    )
+    if options.format == "json":
+        print(scores_json([scores]), end="")
+    else:
+        write = latex if options.format == "latex" else markdown
+        print(write(score_rows(scores)), end="")
 
 
 def score(arguments: list[str]) -> None:
@@ -157,6 +196,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "tokenizer": tokenizer,
     "translate": translate,
     "evaluate": evaluate,
+    "compare": compare,
     "score": score,
     "export": export,
 }

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
@@ -93,16 +94,41 @@ class EvaluateOptions:
     """File of source lines."""
     reference: list[Path]
     """Files of reference translations, one or more."""
-    metric: list[Literal["bleu", "chrf", "ter", "bleu-lc-tok"]] = field(
+    metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
         default_factory=lambda: ["bleu", "chrf"]
     )
-    """Scores to compute: bleu (cased, 13a), chrf (chrF2), ter, bleu-lc-tok (lower-cased,
-    normalised and Moses-tokenised, as in the Multi30k papers)."""
+    """Scores to compute: bleu (cased, 13a), chrf (chrF2), chrf++ (chrF2++), ter, bleu-lc-tok
+    (lower-cased, normalised and Moses-tokenised, as in the Multi30k papers)."""
+    baseline: Path | None = None
+    """Another bundle, or a file of translations from any toolkit, to compare with (default:
+    none)."""
     output: Path | None = None
-    """Folder of hypotheses.txt, scores.json and report.html (default:
+    """Folder of hypotheses.txt, scores.json, report.md and report.html (default:
     runs/evaluate/SOURCE_FILE_NAME)."""
     json: bool = False
     """Print the content of scores.json instead of a table."""
+
+
+@dataclass(frozen=True)
+class CompareOptions:
+    """The options of `mt compare` besides the search of its bundles."""
+
+    source: Path
+    """File of source lines."""
+    reference: list[Path]
+    """File of reference translations; may be given several times."""
+    metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
+        default_factory=lambda: ["bleu", "chrf++", "ter"]
+    )
+    """Score to compute, as for `mt evaluate`; may be given several times."""
+    target_language: str | None = None
+    """Code of the language translated to, such as de, which decides how BLEU tells words apart
+    (default: that of a bundle, else the ending of the reference's name)."""
+    output: Path | None = None
+    """Folder of scores.json, report.md, report.html and the translations of bundles (default:
+    runs/compare/SOURCE_FILE_NAME)."""
+    format: Literal["markdown", "latex", "json"] = "markdown"
+    """How to print the scores."""
 
 
 @dataclass(frozen=True)
@@ -186,7 +212,7 @@ def parse_command(
     positionals: dict[str, str],
     kinds: Sequence[type],
     arguments: Sequence[str],
-) -> tuple[list[str], list[Any]]:
+) -> tuple[list[Any], list[Any]]:
     """Parse a filter command: positional paths, then options from dataclasses.
 
     Options are spelt with dashes; underscores are accepted.
@@ -194,7 +220,8 @@ def parse_command(
     Args:
         command: Such as `mt translate`.
         description: Of the command, for its help.
-        positionals: Name and help of each positional argument.
+        positionals: Name and help of each positional argument; one that ends in `...` takes
+            several, and then options of several values are given several times.
         kinds: Dataclasses whose fields become options, their attribute docstrings the help.
         arguments: The command line.
 
@@ -209,8 +236,11 @@ def parse_command(
         description=description,
         formatter_class=argparse.HelpFormatter,
     )
+    several_paths = False
     for name, text in positionals.items():
-        parser.add_argument(name, type=str, help=text)
+        several_paths = name.endswith("...")
+        more: dict[str, Any] = {"nargs": "+"} if several_paths else {}
+        parser.add_argument(name.removesuffix("..."), type=str, help=text, **more)
     for kind in kinds:
         hints = get_type_hints(kind)
         helps = {p.arg_name: p.description for p in parse_from_object(kind).params}
@@ -228,12 +258,16 @@ def parse_command(
                 settings["action"] = "store_true"
             else:
                 settings["type"] = str if "Path" in str(hint) else hint
-            if several:
+            if several and several_paths:  # which would be taken for more of the option's values
+                settings |= {"action": "append", "default": None}  # a default would be added to
+                if choices := get_args(hint):
+                    settings["type"] = partial(_choose, choices)
+            elif several:
                 settings["nargs"] = "+"
             if required:
                 settings["required"] = True
             elif hint is not bool:
-                settings["default"] = default
+                settings.setdefault("default", default)
             if not required and default not in (None, []) and hint is not bool:
                 shown = " ".join(default) if isinstance(default, list) else default
                 settings["help"] += f" (default: {shown})"
@@ -252,11 +286,21 @@ def parse_command(
         values = {}
         for option in fields(kind):
             value = parsed[option.name]
+            if value is None and option.default_factory is not MISSING:
+                value = option.default_factory()
             if "Path" in str(hints[option.name]) and value is not None:
                 value = [Path(v) for v in value] if isinstance(value, list) else Path(value)
             values[option.name] = value
         instances.append(kind(**values))
-    return [parsed[name.replace("-", "_")] for name in positionals], instances
+    return [parsed[name.removesuffix("...").replace("-", "_")] for name in positionals], instances
+
+
+def _choose(choices: Sequence[str], given: str | list[str]) -> str | list[str]:
+    """Check a word, or in the end all of an option's."""
+    for word in [given] if isinstance(given, str) else given:
+        if word not in choices:
+            raise argparse.ArgumentTypeError(f"{word!r} is none of {', '.join(choices)}")
+    return given
 
 
 def _dashes(argument: str) -> str:

@@ -311,7 +311,7 @@ class ShortlistOptions:
 class Evaluation:
     """How the finished model is measured on the test sets."""
 
-    metrics: list[Literal["bleu", "chrf", "ter", "bleu-lc-tok"]] = field(
+    metrics: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
         default_factory=lambda: ["bleu", "chrf"]
     )
     """Scores, each kept with its sacreBLEU signature."""

@@ -1,76 +1,169 @@
-"""`mt evaluate`: translate a test set, score it, and write what it shows."""
+"""`mt evaluate` and `mt compare`: systems on a test set, scored, and what that shows."""
 
 from __future__ import annotations
 
 import logging
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
-from mt.evaluation.scores import SetScores, score_set, write_scores
+from mt.evaluation.scores import SetScores, score_set
 from mt.files import check_folder, write_atomically
-from mt.lines import read_parallel
+from mt.lines import line_counts_differ, read_lines, read_parallel
 from mt.parallel import CHUNK, Engine, Job
 
 _log = logging.getLogger("mt")
 
 
+class System(NamedTuple):
+    """What one system made of a test set."""
+
+    name: str
+    path: Path
+    hypotheses: list[str]
+    engine: Engine | None
+    """What translates; None for a file of translations."""
+    seconds: float
+    """Time that it took."""
+
+
 def evaluate(
-    bundle: Path,
-    engine: Engine,
+    systems: Sequence[Path],
     source: Path,
     references: Sequence[Path],
     metrics: Sequence[str],
     output: Path,
+    make_engine: Callable[[Path], Engine],
+    target_language: str | None = None,
 ) -> SetScores:
-    """Evaluate a bundle on one test set.
+    """Evaluate one system on a test set, or compare several with the first.
 
     Args:
-        bundle: Folder of the bundle that `engine` holds.
-        engine: The translator.
+        systems: Folders of bundles, which translate now, or files of translations.
         source: File of source lines.
         references: Files of reference translations.
         metrics: Names out of `mt.evaluation.scores.METRICS`.
-        output: Folder for hypotheses.txt, scores.json and report.html.
+        output: Folder for scores.json, report.md, report.html, and the hypotheses of bundles.
+        make_engine: Loads a bundle.
+        target_language: Code such as `de`; without, that of a bundle, or the ending of a reference.
 
     Raises:
-        MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines.
+        MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines; the
+            target language is unknown, or another than a bundle's.
     """
     check_folder(output, "--output")
     sources, *streams = read_parallel([source, *references])
     if not sources:
         raise MTError(f"{source}: the file is empty; give one with a sentence on each line")
+    names = system_names(systems)
+    opened = [  # so that a mistake is told before anything is translated
+        _open(name, path, source, len(sources), make_engine)
+        for name, path in zip(names, systems, strict=True)
+    ]
+    languages = _languages(opened, source, references, target_language)
+    _log.info("systems    %s", ", ".join(names))
+    found = [_run(system, sources) for system in opened]
+    _log.info("scores     %s", ", ".join(metrics))
+    scores = score_set(
+        source.name,
+        {system.name: system.hypotheses for system in found},
+        streams,
+        metrics,
+        target_language=languages[1],
+    )
+    for number, system in enumerate(found):
+        if system.engine is not None:
+            name = "hypotheses.txt" if number == 0 else f"hypotheses.{system.name}.txt"
+            write_atomically(output / name, "".join(f"{text}\n" for text in system.hypotheses))
+    columns = [system.hypotheses for system in found]
+    examples = [
+        Example(text, reference, first, others)
+        for text, reference, first, *others in zip(sources, streams[0], *columns, strict=True)
+    ]
+    first = found[0]
+    write_report(
+        output,
+        ReportData(
+            title=" and ".join(names)
+            if len(names) < 3
+            else f"{names[0]} and {len(names) - 1} others",
+            sets=[TestSet(scores, examples)],
+            languages=languages,
+            facts=[*_facts(found), ("References", ", ".join(map(str, references)))],
+            translations_per_second=len(sources) / first.seconds if first.engine else None,
+        ),
+    )
+    return scores
+
+
+def system_names(paths: Sequence[Path]) -> list[str]:
+    """Name systems after their paths, each differently: a bundle after its run's folder."""
+    names: list[str] = []
+    for path in map(Path.absolute, paths):
+        name = path.parent.name if path.name == "bundle" else path.name
+        count = sum(
+            re.fullmatch(re.escape(name) + r"( \d+)?", other) is not None for other in names
+        )
+        names.append(f"{name} {count + 1}" if count else name)
+    return names
+
+
+def _open(
+    name: str, path: Path, source: Path, lines: int, make_engine: Callable[[Path], Engine]
+) -> System:
+    """Load a bundle, or read what has been translated."""
+    if not path.is_file():
+        return System(name, path, [], make_engine(path), 0.0)
+    hypotheses = list(read_lines(path))
+    if len(hypotheses) != lines:
+        raise line_counts_differ(source, lines, path, len(hypotheses))
+    return System(name, path, hypotheses, None, 0.0)
+
+
+def _run(system: System, sources: list[str]) -> System:
+    """Let a bundle translate."""
+    if system.engine is None:
+        return system
+    _log.info("translate  %s: %s lines", system.path, f"{len(sources):,}")
     began = time.monotonic()
     jobs = (
         Job(sources[start : start + CHUNK], None, start + 1)
         for start in range(0, len(sources), CHUNK)
     )
-    hypotheses = [best[0].text for done in engine.translate(jobs) for best in done]
-    seconds = time.monotonic() - began
-    translator = engine.translator
-    language = translator.languages[1]
-    scores = score_set(source.name, hypotheses, streams, metrics, target_language=language)
-    facts = [
-        ("Bundle", str(bundle)),
-        ("Parameters", f"{sum(p.numel() for p in translator.model.parameters()):,}"),
-        ("References", ", ".join(map(str, references))),
-    ]
-    write_atomically(output / "hypotheses.txt", "".join(f"{text}\n" for text in hypotheses))
-    examples = [Example(*row) for row in zip(sources, streams[0], hypotheses, strict=True)]
-    write_report(
-        output / "report.html",
-        ReportData(
-            title=source.name,
-            sets=[TestSet(scores, examples)],
-            languages=translator.languages,
-            facts=facts,
-            cleaning=None,
-            curves=None,
-            recipe_yaml=None,
-            translations_per_second=len(sources) / seconds if seconds else None,
-        ),
-    )
-    write_scores(output / "scores.json", [scores])
-    return scores
+    hypotheses = [best[0].text for done in system.engine.translate(jobs) for best in done]
+    return system._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
+
+
+def _languages(
+    systems: Sequence[System], source: Path, references: Sequence[Path], target: str | None
+) -> tuple[str, str]:
+    """Tell source and target language: of the bundles, or by the endings of the files."""
+    known = [(s.path, s.engine.translator.languages) for s in systems if s.engine is not None]
+    for path, languages in known:
+        if target is None:
+            target = languages[1]
+        if languages[1] != target:
+            raise MTError(
+                f"{path} translates to {languages[1]}, not to {target}; compare like with like"
+            )
+    endings = [path.suffix.removeprefix(".") for path in (source, references[0])]
+    codes = [end if re.fullmatch("[a-z]{2}([-_][A-Za-z]+)?", end) else None for end in endings]
+    target = target or codes[1]
+    if target is None:
+        raise MTError(f"{references[0]}: its language is unknown; say it with --target-language")
+    return known[0][1][0] if known else codes[0] or "und", target
+
+
+def _facts(systems: Sequence[System]) -> list[tuple[str, str]]:
+    facts = []
+    for system in systems:
+        told = str(system.path)
+        if system.engine is not None:
+            model = system.engine.translator.model
+            told += f", {sum(p.numel() for p in model.parameters()):,} parameters"
+        facts.append((system.name if len(systems) > 1 else "System", told))
+    return facts

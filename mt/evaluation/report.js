@@ -28,10 +28,13 @@ function textCell(list, name, language, pieces, mark) {
 
 function setUp(browser) {
   const rows = JSON.parse(browser.querySelector("script").textContent).map(
-    ([number, chrf, source, reference, hypothesis]) => ({
-      number, chrf, source, reference, hypothesis,
-      text: [source, reference.join(""), hypothesis.join("")].join("\n").toLowerCase(),
-    }));
+    ([number, chrf, source, reference, hypothesis, others]) => {
+      const translations = [hypothesis, ...others];
+      const texts = [reference, ...translations].map((pieces) => pieces.join(""));
+      const text = [source, ...texts].join("\n").toLowerCase();
+      return { number, chrf, source, reference, translations, text };
+    });
+  const systems = JSON.parse(browser.dataset.systems);
   const filter = browser.querySelector("input");
   const order = browser.querySelector("select");
   const count = browser.querySelector("output");
@@ -57,7 +60,9 @@ function setUp(browser) {
       const texts = make("dl", "", card);
       textCell(texts, "Source", browser.dataset.source, [row.source], "span");
       textCell(texts, "Reference", browser.dataset.target, row.reference, "del");
-      textCell(texts, "Translation", browser.dataset.target, row.hypothesis, "ins");
+      row.translations.forEach((pieces, index) => {
+        textCell(texts, systems[index], browser.dataset.target, pieces, "ins");
+      });
     }
     more.hidden = shown >= found.length;
     count.textContent = found.length.toLocaleString("en") + " of " + rows.length.toLocaleString("en");

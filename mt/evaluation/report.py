@@ -1,4 +1,4 @@
-"""One HTML page that says how good a translator is, and shows it.
+"""One HTML page that says how good a translator is, and shows it; the same in brief as Markdown.
 
 The page is a single file with no outside reference: it opens from disk, offline, on paper, in
 light and dark. All text from data is escaped (see `mt.evaluation.markup`), and the page's own
@@ -22,11 +22,18 @@ from typing import NamedTuple
 
 from mt.evaluation import plots
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.scores import Score, SetScores, placeholder_fidelity, sentence_chrf
+from mt.evaluation.scores import (
+    Score,
+    SetScores,
+    placeholder_fidelity,
+    scores_json,
+    sentence_chrf,
+)
+from mt.evaluation.tables import LOWER_IS_BETTER, METRIC_NAMES, NOTE, markdown, p_value, score_rows
 from mt.files import write_atomically
 
 EXAMPLES = 8
-"""Sentences in each of the groups worst, best and random."""
+"""Sentences in each of the groups worst, best, changed most and random."""
 MOST_SENTENCES = 5000
 """Sentences of a test set that the page's searchable list holds at most."""
 MOST_BYTES = 12_000_000
@@ -39,6 +46,8 @@ class Example(NamedTuple):
     source: str
     reference: str
     hypothesis: str
+    others: Sequence[str] = ()
+    """Translations of the systems that it is compared with, in the order of `SetScores.others`."""
 
 
 class TestSet(NamedTuple):
@@ -72,13 +81,27 @@ class ReportData:
     """See `mt.evaluation.gradients.gradient_flow`."""
 
 
-def write_report(path: str | Path, data: ReportData) -> None:
-    """Write the page, whole or not at all.
+def write_report(folder: Path, data: ReportData) -> None:
+    """Write report.html, report.md and scores.json, each whole or not at all.
 
-    Raises MTError where it cannot be written.
+    Raises MTError where they cannot be written.
     """
     # A lone surrogate has no UTF-8 form; one must not cost the whole report.
-    write_atomically(Path(path), report_html(data).encode("utf-8", "replace"))
+    write_atomically(folder / "report.html", report_html(data).encode("utf-8", "replace"))
+    write_atomically(folder / "report.md", report_markdown(data).encode("utf-8", "replace"))
+    write_atomically(folder / "scores.json", scores_json([one.scores for one in data.sets]))
+
+
+def report_markdown(data: ReportData) -> str:
+    """Return the text of `report.md`: scores, what was measured, facts."""
+    parts = [f"# {data.title}, {data.languages[0]} to {data.languages[1]}", ""]
+    for one in (test.scores for test in data.sets):
+        parts += [f"## {one.name}, {one.sentences:,} sentences", "", markdown(score_rows(one)), ""]
+        parts += [f"- {METRIC_NAMES[score.metric]}: `{score.signature}`" for score in one.scores]
+        parts += [f"- {NOTE}", ""]
+    if data.facts:
+        parts += ["## Facts", "", markdown([("", ""), *data.facts])]
+    return "\n".join(parts)
 
 
 def report_html(data: ReportData) -> str:
@@ -120,9 +143,6 @@ def _asset(name: str) -> str:
 
 # -- The first screen ------------------------------------------------------------------------------
 
-_METRIC_NAMES = {"bleu": "BLEU", "chrf": "chrF2", "ter": "TER", "bleu-lc-tok": "BLEU lc-tok"}
-_LOWER_IS_BETTER = ("ter",)
-
 
 def _verdict(data: ReportData) -> Markup:
     cards = []
@@ -141,7 +161,7 @@ def _verdict(data: ReportData) -> Markup:
         signatures = [
             join(
                 [
-                    element("dt", _METRIC_NAMES.get(score.metric, score.metric)),
+                    element("dt", METRIC_NAMES.get(score.metric, score.metric)),
                     element("dd", score.signature),
                 ]
             )
@@ -153,6 +173,7 @@ def _verdict(data: ReportData) -> Markup:
                 "article",
                 element("h2", one.scores.name, element("span", sentences)),
                 element("dl", *tiles, class_="tiles"),
+                _comparison(one.scores),
                 element("dl", *signatures, class_="signatures"),
                 class_="verdict card",
             )
@@ -163,9 +184,50 @@ def _verdict(data: ReportData) -> Markup:
     return join([*cards, element("dl", *facts, class_="facts") if facts else None])
 
 
+def _comparison(one: SetScores) -> Markup | None:
+    """What sets the first system apart from the others, in a sentence each and in a table."""
+    if not one.others:
+        return None
+    sentences = []
+    for other in one.others:
+        first, its = one.scores[0], other.scores[0]
+        difference = first.score - its.score
+        tests = (("bootstrap", its.p_bootstrap), ("randomization", its.p_randomization))
+        told = ", ".join(f"{name} p {p_value(p)}" for name, p in tests if p is not None)
+        where = "above" if difference >= 0 else "below"
+        sentences.append(
+            element(
+                "p",
+                element(
+                    "b", f"{abs(difference):.1f} {METRIC_NAMES[first.metric]} {where} {other.name}"
+                ),
+                f" (paired {told})" if told else None,
+                class_="difference",
+            )
+        )
+    head, *rows = score_rows(one)
+    table = element(
+        "table",
+        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
+        element(
+            "tbody",
+            *(
+                element(
+                    "tr",
+                    element("th", name, scope="row"),
+                    *(element("td", cell) for cell in cells),
+                )
+                for name, *cells in rows
+            ),
+        ),
+    )
+    table = element("div", table, class_="wide", tabindex="0")
+    return join([*sentences, table, element("p", NOTE, class_="note")])
+
+
 def _score_tile(score: Score) -> Markup:
-    name = _METRIC_NAMES.get(score.metric, score.metric)
-    if score.metric in _LOWER_IS_BETTER:
+    name = METRIC_NAMES.get(score.metric, score.metric)
+    if score.metric in LOWER_IS_BETTER:
         name += " (lower is better)"
     if score.interval is not None:
         low, high = score.interval
@@ -237,6 +299,7 @@ class _Row(NamedTuple):
     source: str
     reference: list[str]
     hypothesis: list[str]
+    others: list[list[str]]
 
 
 def _examples(data: ReportData) -> Markup | None:
@@ -254,64 +317,137 @@ def _examples(data: ReportData) -> Markup | None:
     parts = [legend]
     room = MOST_BYTES
     for one in sets:
-        part, used = _set_examples(one, data.languages, len(sets) > 1, room)
+        part, used = _Examples(one, data.languages).show(len(sets) > 1, room)
         room -= used
         parts.append(part)
     return join(parts)
 
 
-def _set_examples(
-    one: TestSet, languages: tuple[str, str], named: bool, room: int
-) -> tuple[Markup, int]:
-    """The examples of a set, and the bytes that its list takes of `room`."""
-    scores = sentence_chrf(
-        [example.hypothesis for example in one.examples],
-        [example.reference for example in one.examples],
-    )
-    order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+class _Examples:
+    """The examples of a test set."""
 
-    def group(title: str, indices: Sequence[int]) -> Markup:
-        cards = [
-            _card(_row(index, one.examples[index], scores[index]), languages) for index in indices
+    def __init__(self, one: TestSet, languages: tuple[str, str]):
+        self.set, self.languages = one, languages
+        self.references = [example.reference for example in one.examples]
+        self.scores = self._chrf([example.hypothesis for example in one.examples])
+        self.systems = [other.name for other in one.scores.others]
+
+    def _chrf(self, hypotheses: list[str]) -> list[float]:
+        return sentence_chrf(hypotheses, [self.references])
+
+    def show(self, named: bool, room: int) -> tuple[Markup, int]:
+        """Show groups of examples and the list of all, which takes bytes of `room`."""
+        scores = self.scores
+        order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
+        chart, browser, used = None, None, 0
+        if len(order) <= 3 * EXAMPLES:
+            groups = [self._group("All sentences, worst first", order)]
+        else:
+            middle = order[EXAMPLES:-EXAMPLES]
+            # A fixed seed: the same translations give the same page.
+            drawn = random.Random(1).sample(middle, EXAMPLES)
+            groups = [
+                *self._most_changed(),
+                self._group("Worst", order[:EXAMPLES]),
+                self._group("Best", order[: -EXAMPLES - 1 : -1]),
+                self._group("Random", sorted(drawn)),
+            ]
+            chart = element("div", plots.histogram("Sentence chrF", scores), class_="charts one")
+            browser, used = self._browser(room)
+        heading = element("h3", f"Test set {self.set.scores.name}") if named else None
+        return element("div", heading, chart, *groups, browser), used
+
+    def _most_changed(self) -> list[Markup]:
+        """Groups of the sentences that differ most, by chrF, from each other system."""
+        groups = []
+        for number, name in enumerate(self.systems):
+            theirs = self._chrf([example.others[number] for example in self.set.examples])
+            gains = [mine - its for mine, its in zip(self.scores, theirs, strict=True)]
+            order = sorted(range(len(gains)), key=lambda index: (-abs(gains[index]), index))
+            changed = [index for index in order[:EXAMPLES] if gains[index]]
+            if changed:
+                groups.append(self._group(f"Changed most, against {name}", changed))
+        return groups
+
+    def _group(self, title: str, indices: Sequence[int]) -> Markup:
+        return join([element("h3", title), *map(self._card, map(self._row, indices))])
+
+    def _row(self, index: int) -> _Row:
+        example = self.set.examples[index]
+        reference, hypothesis = word_diff(example.reference, example.hypothesis)
+        others = [word_diff(example.reference, other)[1] for other in example.others]
+        return _Row(index + 1, self.scores[index], example.source, reference, hypothesis, others)
+
+    def _card(self, row: _Row) -> Markup:
+        source, target = self.languages
+        first = self.set.scores.system if self.systems else "Translation"
+        return element(
+            "article",
+            element("p", f"Sentence {row.number:,} · chrF ", element("b", f"{row.chrf:.0f}")),
+            element(
+                "dl",
+                _text("Source", [row.source], source, "span"),
+                _text("Reference", row.reference, target, "del"),
+                _text(first, row.hypothesis, target, "ins"),
+                *(
+                    _text(name, pieces, target, "ins")
+                    for name, pieces in zip(self.systems, row.others, strict=True)
+                ),
+            ),
+            class_="example card",
+        )
+
+    def _browser(self, room: int) -> tuple[Markup, int]:
+        """The searchable list of the sentences, and its size in bytes."""
+        rows: list[str] = []
+        used = 0
+        total = len(self.set.examples)
+        for index in range(min(total, MOST_SENTENCES)):
+            row = self._row(index)
+            text = _json([row.number, round(row.chrf, 1), *row[2:]])
+            size = len(text.encode("utf-8", "replace")) + 1
+            if used + size > room:
+                break
+            used += size
+            rows.append(text)
+        title = f"All {total:,} sentences"
+        if len(rows) < total:
+            title = f"The first {len(rows):,} of {total:,} sentences"
+        options = [
+            element("option", text, value=value)
+            for value, text in (
+                ("number", "as in the test set"),
+                ("worst", "worst first"),
+                ("best", "best first"),
+                ("longest", "longest source first"),
+            )
         ]
-        return join([element("h3", title), *cards])
-
-    chart, browser, used = None, None, 0
-    if len(order) <= 3 * EXAMPLES:
-        groups = [group("All sentences, worst first", order)]
-    else:
-        middle = order[EXAMPLES:-EXAMPLES]
-        # A fixed seed: the same translations give the same page.
-        drawn = random.Random(1).sample(middle, EXAMPLES)
-        groups = [
-            group("Worst", order[:EXAMPLES]),
-            group("Best", order[: -EXAMPLES - 1 : -1]),
-            group("Random", sorted(drawn)),
-        ]
-        chart = element("div", plots.histogram("Sentence chrF", scores), class_="charts one")
-        browser, used = _browser(one, scores, languages, room)
-    heading = element("h3", f"Test set {one.scores.name}") if named else None
-    return element("div", heading, chart, *groups, browser), used
-
-
-def _row(index: int, example: Example, chrf: float) -> _Row:
-    reference, hypothesis = word_diff(example.reference, example.hypothesis)
-    return _Row(index + 1, chrf, example.source, reference, hypothesis)
-
-
-def _card(row: _Row, languages: tuple[str, str]) -> Markup:
-    source, target = languages
-    return element(
-        "article",
-        element("p", f"Sentence {row.number:,} · chrF ", element("b", f"{row.chrf:.0f}")),
-        element(
-            "dl",
-            _text("Source", [row.source], source, "span"),
-            _text("Reference", row.reference, target, "del"),
-            _text("Translation", row.hypothesis, target, "ins"),
-        ),
-        class_="example card",
-    )
+        names = [self.set.scores.system, *self.systems] if self.systems else ["Translation"]
+        browser = element(
+            "details",
+            element("summary", title),
+            element(
+                "div",
+                element(
+                    "label",
+                    "Show sentences with all of these words",
+                    Markup(
+                        '<input type="search" dir="auto" autocomplete="off" spellcheck="false">'
+                    ),
+                ),
+                element("label", "Order", element("select", *options)),
+                element("output", aria_live="polite"),
+                class_="controls",
+            ),
+            element("div", class_="list"),
+            element("button", "Show more", type="button", hidden=""),
+            Markup(f'<script type="application/json">[{",".join(rows)}]</script>'),
+            class_="browser",
+            data_source=self.languages[0],
+            data_target=self.languages[1],
+            data_systems=json.dumps(names, ensure_ascii=False),
+        )
+        return browser, used
 
 
 def _text(name: str, pieces: list[str], language: str, mark: str) -> Markup:
@@ -328,57 +464,6 @@ def _text(name: str, pieces: list[str], language: str, mark: str) -> Markup:
         class_="empty" if empty else None,
     )
     return join([element("dt", name), text])
-
-
-def _browser(
-    one: TestSet, scores: Sequence[float], languages: tuple[str, str], room: int
-) -> tuple[Markup, int]:
-    """The searchable list of a set's sentences, and its size in bytes."""
-    rows: list[str] = []
-    used = 0
-    for index, example in enumerate(one.examples[:MOST_SENTENCES]):
-        row = _row(index, example, scores[index])
-        text = _json([row.number, round(row.chrf, 1), row.source, row.reference, row.hypothesis])
-        size = len(text.encode("utf-8", "replace")) + 1
-        if used + size > room:
-            break
-        used += size
-        rows.append(text)
-    total = len(one.examples)
-    title = f"All {total:,} sentences"
-    if len(rows) < total:
-        title = f"The first {len(rows):,} of {total:,} sentences"
-    options = [
-        element("option", text, value=value)
-        for value, text in (
-            ("number", "as in the test set"),
-            ("worst", "worst first"),
-            ("best", "best first"),
-            ("longest", "longest source first"),
-        )
-    ]
-    browser = element(
-        "details",
-        element("summary", title),
-        element(
-            "div",
-            element(
-                "label",
-                "Show sentences with all of these words",
-                Markup('<input type="search" dir="auto" autocomplete="off" spellcheck="false">'),
-            ),
-            element("label", "Order", element("select", *options)),
-            element("output", aria_live="polite"),
-            class_="controls",
-        ),
-        element("div", class_="list"),
-        element("button", "Show more", type="button", hidden=""),
-        Markup(f'<script type="application/json">[{",".join(rows)}]</script>'),
-        class_="browser",
-        data_source=languages[0],
-        data_target=languages[1],
-    )
-    return browser, used
 
 
 def _json(value: object) -> str:

@@ -8,24 +8,22 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mt.errors import MTError
-from mt.files import write_atomically
 from mt.placeholders import PLACEHOLDER
 
-METRICS = ("bleu", "chrf", "ter", "bleu-lc-tok")
+METRICS = ("bleu", "chrf", "chrf++", "ter", "bleu-lc-tok")
 """Names of the metrics that `corpus_score` knows."""
 
-RESAMPLES = 1000
-"""Bootstrap resamples of a confidence interval."""
+RESAMPLES, TRIALS = 1000, 10_000
+"""Bootstrap resamples, and trials of approximate randomization."""
 
 MAX_RESAMPLED = 10_000
-"""Sentences of the largest test set that gets an interval: memory grows with resamples x sentences,
-and the interval of a larger one is narrow."""
+"""Sentences of the largest test set that gets intervals and p-values: memory grows with resamples x
+sentences, and a larger set hardly needs them."""
 
 
 class Score(NamedTuple):
@@ -41,6 +39,24 @@ class Score(NamedTuple):
     """95% bootstrap confidence interval (Koehn, W04-3250): what the score would have been on other
     sentences of the same kind; None where it was not asked for, for a single sentence, which says
     nothing about others, and above `MAX_RESAMPLED` sentences."""
+    p_bootstrap: float | None = None
+    """Paired bootstrap (Koehn, W04-3250): how often a difference as great from the first of several
+    systems would be seen if the two were equally good; None for the first, and as above."""
+    p_randomization: float | None = None
+    """The same by paired approximate randomization (Riezler and Maxwell, W05-0908)."""
+
+
+class SystemScores(NamedTuple):
+    """The scores of a system that is compared with another."""
+
+    name: str
+    """Of the system, such as `baseline`."""
+    scores: list[Score]
+    """One entry per metric."""
+    better: int
+    """Sentences whose chrF2 is above the other's."""
+    equal: int
+    worse: int
 
 
 class SetScores(NamedTuple):
@@ -50,8 +66,12 @@ class SetScores(NamedTuple):
     """Name of the test set, such as `test`."""
     sentences: int
     """Number of sentences scored."""
+    system: str
+    """Name of the system that matters, or comes first."""
     scores: list[Score]
-    """One entry per metric."""
+    """Its scores, one entry per metric."""
+    others: Sequence[SystemScores] = ()
+    """Systems that were compared with it."""
 
 
 def corpus_score(
@@ -60,20 +80,77 @@ def corpus_score(
     references: Sequence[Sequence[str]],
     *,
     target_language: str,
-    interval: bool = False,
 ) -> Score:
     """Score `hypotheses` against one or more reference streams, each a list of as many sentences.
 
-    `bleu` (BLEU, Papineni et al. 2002), `chrf` (chrF2, Popović 2015) and `ter` (Snover et al. 2006)
-    are those of the `sacrebleu` command, as are their intervals; BLEU's tokenizer follows
-    `target_language` as described at `bleu_tokenizer`. `bleu-lc-tok` is the score of the Multi30k
-    papers: see `LcTok`. `interval` asks for the confidence interval, which takes seconds.
+    `bleu` (BLEU, Papineni et al. 2002), `chrf` (chrF2, Popović 2015), `chrf++` (chrF2++, Popović
+    2017) and `ter` (Snover et al. 2006) are those of the `sacrebleu` command; BLEU's tokenizer
+    follows `target_language` as described at `bleu_tokenizer`. `bleu-lc-tok` is the score of the
+    Multi30k papers: see `LcTok`.
 
     Raises MTError where the metric is unknown, nothing is given, or the counts differ.
     """
+    task = _prepare(metric, [hypotheses], references, target_language)
+    score = float(task.scorer.corpus_score(task.systems[0], task.references).score)
+    return Score(metric, score, task.signature())
+
+
+def score_systems(
+    metric: str,
+    systems: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    *,
+    target_language: str,
+) -> list[Score]:
+    """Score the hypotheses of one or more systems, with their intervals, and test how each differs
+    from the first. Takes seconds. The rest is as for `corpus_score`."""
+    task = _prepare(metric, systems, references, target_language)
+    resampled = None
+    if 1 < len(systems[0]) <= MAX_RESAMPLED:
+        resampled = _paired_test(task, "bs", RESAMPLES)
+    scores = [float(task.scorer.corpus_score(one, task.references).score) for one in task.systems]
+    signature = task.signature()
+    if resampled is None:
+        return [Score(metric, score, signature) for score in scores]
+    shuffled = _paired_test(task, "ar", TRIALS) if len(systems) > 1 else resampled
+    found: list[Score] = []
+    for score, drawn, mixed in zip(scores, resampled, shuffled, strict=True):
+        interval = float(drawn.mean - drawn.ci), float(drawn.mean + drawn.ci)
+        tested = Score(metric, score, signature, interval, drawn.p_value, mixed.p_value)
+        if found and score == scores[0]:  # sacreBLEU asks for greater differences, not as great
+            tested = tested._replace(p_bootstrap=1.0, p_randomization=1.0)
+        found.append(tested)
+    return found
+
+
+class _Task(NamedTuple):
+    """Texts as a scorer wants them."""
+
+    metric: str
+    scorer: Any
+    systems: list[Sequence[str]]
+    references: list[Sequence[str]]
+    language: str
+
+    def signature(self) -> str:
+        """Say how it was scored; sacreBLEU knows once it has scored something."""
+        signature = str(self.scorer.get_signature())
+        if self.metric == "bleu-lc-tok":
+            signature = signature.replace("case:mixed", "case:lc")
+            signature = signature.replace("tok:none", f"tok:moses-lc-norm-{self.language}")
+        return signature
+
+
+def _prepare(
+    metric: str,
+    systems: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    target_language: str,
+) -> _Task:
     if metric not in METRICS:
         raise MTError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
-    _check_counts(hypotheses, references)
+    for hypotheses in systems:
+        _check_counts(hypotheses, references)
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
@@ -81,68 +158,67 @@ def corpus_score(
     scorer: BLEU | CHRF | TER
     if metric == "bleu-lc-tok":
         lc_tok = LcTok(target_language)
-        hypotheses = [lc_tok(line) for line in hypotheses]
+        systems = [[lc_tok(line) for line in hypotheses] for hypotheses in systems]
         references = [lc_tok.references(stream) for stream in references]
         # `force` silences the warning about tokenised text, which is what we mean to score.
         scorer = BLEU(tokenize="none", force=True)
     elif metric == "bleu":
         scorer = BLEU(tokenize=bleu_tokenizer(target_language))
-    elif metric == "chrf":
-        scorer = CHRF()
-    else:
+    elif metric == "ter":
         scorer = TER()
-    score = float(scorer.corpus_score(hypotheses, references).score)
-    signature = str(scorer.get_signature())
-    if metric == "bleu-lc-tok":
-        signature = signature.replace("case:mixed", "case:lc")
-        signature = signature.replace("tok:none", f"tok:moses-lc-norm-{_primary(target_language)}")
-    resampled = interval and 1 < len(hypotheses) <= MAX_RESAMPLED
-    between = _interval(scorer, hypotheses, references) if resampled else None
-    return Score(metric, score, signature, between)
+    else:
+        scorer = CHRF(word_order=2 if metric == "chrf++" else 0)
+    return _Task(metric, scorer, list(systems), list(references), _primary(target_language))
 
 
-def _interval(
-    scorer: Any, hypotheses: Sequence[str], references: Sequence[Sequence[str]]
-) -> tuple[float, float]:
+def _paired_test(task: _Task, kind: Literal["bs", "ar"], samples: int) -> list[Any]:
+    """Return what sacreBLEU finds of each system; a first one alone gets its interval."""
     # Not the interval of `corpus_score(..., n_bootstrap=)`, which fails where a resample scores 0.
     from sacrebleu.significance import PairedTest
 
-    systems: list[tuple[str, Sequence[str]]] = [("", hypotheses)]
-    streams = list(map(list, references))
-    results: dict[str, list[Any]] = PairedTest(systems, {"": scorer}, streams, "bs", RESAMPLES)()[1]
-    [[found]] = [row for name, row in results.items() if name != "System"]
-    return float(found.mean - found.ci), float(found.mean + found.ci)
+    systems = [(str(number), one) for number, one in enumerate(task.systems)]
+    test = PairedTest(systems, {"": task.scorer}, task.references, kind, samples)
+    [found] = [row for name, row in test()[1].items() if name != "System"]
+    return found
 
 
 def score_set(
     name: str,
-    hypotheses: Sequence[str],
+    systems: Mapping[str, Sequence[str]],
     references: Sequence[Sequence[str]],
     metrics: Sequence[str],
     *,
     target_language: str,
 ) -> SetScores:
-    """Score a test set by each of `metrics`, with intervals; the rest is as for `corpus_score`."""
-    scores = [
-        corpus_score(metric, hypotheses, references, target_language=target_language, interval=True)
+    """Score the hypotheses of one or more systems, by name, on a test set; see `score_systems`."""
+    table = [
+        score_systems(metric, [*systems.values()], references, target_language=target_language)
         for metric in metrics
     ]
-    return SetScores(name, len(hypotheses), scores)
+    by_system = [list(scores) for scores in zip(*table, strict=True)]
+    compared = []
+    if len(systems) > 1:
+        first, *others = (sentence_chrf(one, references) for one in systems.values())
+        for system, scores, own in zip([*systems][1:], by_system[1:], others, strict=True):
+            signs = [(mine > its) - (mine < its) for mine, its in zip(own, first, strict=True)]
+            counts = (signs.count(sign) for sign in (1, 0, -1))
+            compared.append(SystemScores(system, scores, *counts))
+    return SetScores(name, len(references[0]), next(iter(systems)), by_system[0], compared)
 
 
-def sentence_chrf(hypotheses: Sequence[str], references: Sequence[str]) -> list[float]:
-    """Return the chrF2 of each sentence, 0 to 100.
+def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Return the chrF2 of each sentence, 0 to 100, against one or more reference streams.
 
     Unlike BLEU it is meaningful for a single sentence, so it can rank them.
     Raises MTError where the counts differ.
     """
-    _check_counts(hypotheses, [references])
+    _check_counts(hypotheses, references)
     from sacrebleu.metrics.chrf import CHRF
 
     chrf = CHRF()
-    pairs = zip(hypotheses, references, strict=True)
     return [
-        float(chrf.sentence_score(hypothesis, [reference]).score) for hypothesis, reference in pairs
+        float(chrf.sentence_score(hypothesis, streams).score)
+        for hypothesis, *streams in zip(hypotheses, *references, strict=True)
     ]
 
 
@@ -295,9 +371,12 @@ def scores_json(sets: Sequence[SetScores]) -> str:
         "version": 1,
         "sets": [
             {
-                "name": one.name,
-                "sentences": one.sentences,
-                "scores": [score._asdict() for score in one.scores],
+                **one._asdict(),
+                "scores": [_fields(score) for score in one.scores],
+                "others": [
+                    {**other._asdict(), "scores": [score._asdict() for score in other.scores]}
+                    for other in one.others
+                ],
             }
             for one in sets
         ],
@@ -305,9 +384,6 @@ def scores_json(sets: Sequence[SetScores]) -> str:
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def write_scores(path: str | Path, sets: Sequence[SetScores]) -> None:
-    """Write `scores.json` in one step: a reader sees the old file or the new one, whole.
-
-    Raises MTError where it cannot be written.
-    """
-    write_atomically(Path(path), scores_json(sets))
+def _fields(score: Score) -> dict[str, Any]:
+    """All but what compares with a first system."""
+    return {name: value for name, value in score._asdict().items() if not name.startswith("p_")}

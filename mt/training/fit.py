@@ -20,7 +20,7 @@ from mt.errors import MTError
 from mt.evaluation.card import model_card
 from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
-from mt.evaluation.scores import placeholder_fidelity, score_set, write_scores
+from mt.evaluation.scores import placeholder_fidelity, score_set
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
 from mt.recipe import Recipe
@@ -272,7 +272,8 @@ def _evaluate(
         seconds += time.monotonic() - began
         sentences += len(sources)
         metrics = recipe.evaluation.metrics
-        scores = score_set(name, hypotheses, [references], metrics, target_language=language)
+        systems = {run.path.name: hypotheses}
+        scores = score_set(name, systems, [references], metrics, target_language=language)
         examples = [Example(*row) for row in zip(sources, references, hypotheses, strict=True)]
         sets.append(TestSet(scores, examples))
         for score in scores.scores:
@@ -293,7 +294,7 @@ def _evaluate(
         pairs = corpus.valid[:_FLOW_SENTENCES]
         flow = gradient_flow(translator, pairs["source"], pairs["target"])
     write_report(
-        run.path / "report.html",
+        run.path,
         ReportData(
             title=run.path.name,
             sets=sets,
@@ -306,7 +307,6 @@ def _evaluate(
             translations_per_second=sentences / seconds if seconds else None,
         ),
     )
-    write_scores(run.scores, all_scores)
     _log.info("report     %s", run.path / "report.html")
     _log.info("translator %s", run.bundle)
 

@@ -105,6 +105,7 @@ class RunFolder(NamedTuple):
         for name in (
             "scores.json",
             "report.html",
+            "report.md",
             "metrics.csv",
             "recipe.yaml",
             "environment.json",

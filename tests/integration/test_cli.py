@@ -14,6 +14,7 @@ from docstring_parser import parse_from_object
 
 import mt as package
 from mt.options import (
+    CompareOptions,
     Decoding,
     EvaluateOptions,
     ScoreOptions,
@@ -28,6 +29,7 @@ from mt.recipe import Recipe
     [
         ("translate", "BUNDLE", [TranslateOptions, Decoding]),
         ("evaluate", "BUNDLE", [EvaluateOptions, Decoding]),
+        ("compare", "SYSTEM", [CompareOptions, Decoding]),
         ("score", "BUNDLE", [ScoreOptions]),
         ("tokenizer", "SPEC", [TokenizerOptions]),
     ],

@@ -40,6 +40,7 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     assert {path.name for path in folder.iterdir()} == {
         "hypotheses.txt",
         "report.html",
+        "report.md",
         "scores.json",
     }
     [scored] = json.loads((folder / "scores.json").read_text())["sets"]
@@ -78,6 +79,46 @@ def test_json_is_scores_json_on_any_number_of_devices(
     assert scored["scores"] == trained["scores"]
 
 
+def test_systems_of_any_kind_are_compared(
+    mt: Command, run: Run, project: Path, tmp_path: Path
+) -> None:
+    text = project / "text"
+    lines = (text / "test.yy").read_text().splitlines()
+    (tmp_path / "reversed").write_text("".join(f"{line[::-1]}\n" for line in lines))
+    common = ["--source", text / "test.xx", "--reference", text / "test.yy"]
+    compared = mt("compare", *common, "--metric", "bleu", "reversed", run.bundle, cwd=tmp_path)
+    assert compared.status == 0, compared.err
+    head, _, first, other = compared.out.splitlines()
+    assert head == "| system | BLEU | sentences better / equal / worse |"
+    assert first.startswith("| reversed | ")
+    assert other.startswith(f"| {run.folder.name} | ")
+    assert "(p <0.001 / <0.001)" in other
+    folder = tmp_path / "runs/compare/test.xx"
+    translated = mt("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
+    assert (folder / f"hypotheses.{run.folder.name}.txt").read_text() == translated.out
+    assert not (folder / "hypotheses.txt").exists()
+    [one] = json.loads((folder / "scores.json").read_text())["sets"]
+    assert (one["system"], [o["name"] for o in one["others"]]) == ("reversed", [run.folder.name])
+    assert "Changed most, against" in (folder / "report.html").read_text()
+
+    # The other way round it is `mt evaluate` with a baseline, and either form of output.
+    evaluated = mt(
+        "evaluate", run.bundle, *common, "--baseline", "reversed", "--json", cwd=tmp_path
+    )
+    [two] = json.loads(evaluated.out)["sets"]
+    assert (two["system"], two["others"][0]["name"]) == (run.folder.name, "reversed")
+    bleu = (scores[0]["score"] for scores in (two["scores"], two["others"][0]["scores"]))
+    assert list(bleu) == [one["others"][0]["scores"][0]["score"], one["scores"][0]["score"]]
+    files = ["--source", text / "test.xx", "--reference", "reversed"]
+    unknown = mt("compare", "reversed", "reversed", *files, cwd=tmp_path)
+    assert unknown.status == 2
+    assert "reversed: its language is unknown; say it with --target-language" in unknown.err
+    files += ["--target-language", "yy", "--format", "latex"]
+    table = mt("compare", "reversed", "reversed", *files, cwd=tmp_path)
+    assert r"reversed 2 & " in table.out
+    assert "(p 1 / 1)" in table.out
+
+
 def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: Path) -> None:
     (tmp_path / "three").write_text("ba\n\u2028\nce\r\n")
     (tmp_path / "two").write_text("ba\nce")
@@ -88,6 +129,12 @@ def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: P
         (["evaluate", "--source", "three", "--reference", "three", "two"], ["two has 2"]),
         (["evaluate", "--source", "bad", "--reference", "three"], ["bad: line 2", "UTF-8"]),
         (["evaluate", "--source", "none", "--reference", "none"], ["none", "file is empty"]),
+        (["compare", "two", "--source", "three", "--reference", "three"], ["two has 2"]),
+        (["compare", "--source", "three", "--reference", "three", "gone"], ["gone"]),
+        (
+            ["compare", "--source", "three", "--reference", "three", "--target-language", "de"],
+            ["translates to yy, not to de"],
+        ),
         (["score", "--source", "three", "--target", "two"], ["three has 3", "two has 2"]),
         (["score", "--source", "three", "--target", "bad"], ["bad: line 2", "UTF-8"]),
     ]

@@ -75,7 +75,8 @@ def test_scores_follow_their_schema(run: Run) -> None:
     assert list(content) == ["version", "sets"]
     assert content["version"] == 1
     [test] = content["sets"]
-    assert list(test) == ["name", "sentences", "scores"]
+    assert list(test) == ["name", "sentences", "system", "scores", "others"]
+    assert (test["system"], test["others"]) == (run.folder.name, [])
     assert (test["name"], test["sentences"]) == ("test", 31)
     assert [score["metric"] for score in test["scores"]] == ["bleu", "chrf"]
     for score in test["scores"]:

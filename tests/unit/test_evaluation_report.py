@@ -16,7 +16,7 @@ from mt.errors import MTError
 from mt.evaluation import plots, report
 from mt.evaluation.markup import Markup, element, join
 from mt.evaluation.report import Example, ReportData, word_diff
-from mt.evaluation.scores import Score, SetScores
+from mt.evaluation.scores import Score, SetScores, score_set
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'text'"
 VOID = {"meta", "input"}
@@ -54,7 +54,7 @@ def make_set(examples: list[Example], name: str = "test") -> report.TestSet:
         Score("bleu", 31.24, "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
         Score("ter", 50.0, "nrefs:1|…"),
     ]
-    return report.TestSet(SetScores(name, len(examples), scored), examples)
+    return report.TestSet(SetScores(name, len(examples), "ours", scored), examples)
 
 
 def numbered(count: int) -> list[Example]:
@@ -90,11 +90,11 @@ def full_data(tmp_path: Path, count: int = 40) -> ReportData:
 
 
 def test_a_full_report_holds_every_part(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "report.html"
-    report.write_report(path, full_data(tmp_path))
-    text = path.read_text("utf-8")
+    folder = tmp_path / "new"
+    report.write_report(folder, full_data(tmp_path))
+    assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "scores.json"}
+    text = (folder / "report.html").read_text("utf-8")
     page = Page(text)
-    assert list(path.parent.iterdir()) == [path]
     for expected in ("31.2", "BLEU", "TER (lower is better)", "tok:13a", "142", "12,000 pairs"):
         assert expected in text
     assert "29,000" in text
@@ -154,7 +154,7 @@ def test_the_list_of_sentences_reads_back() -> None:
     rows = json.loads(found[1])
     assert [row[0] for row in rows] == list(range(1, 31))
     assert rows[4][2] == EVIL
-    assert rows[4][3:] == [["a ", "b", ""], ["a ", "c", ""]]
+    assert rows[4][3:] == [["a ", "b", ""], ["a ", "c", ""], []]
 
 
 def test_large_sets_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,13 +196,54 @@ def test_equal_translations_give_an_equal_page(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
     with pytest.raises(MTError):
-        report.write_report(tmp_path / "file" / "report.html", ReportData("x", [], ("en", "de")))
+        report.write_report(tmp_path / "file", ReportData("x", [], ("en", "de")))
 
 
 def test_a_lone_surrogate_does_not_cost_the_report(tmp_path: Path) -> None:
     data = ReportData("x", [make_set([Example("a\ud800", "b", "c")] * 30)], ("en", "de"))
-    report.write_report(tmp_path / "report.html", data)
+    report.write_report(tmp_path, data)
     assert "Worst" in (tmp_path / "report.html").read_text("utf-8")
+
+
+# -- Several systems -------------------------------------------------------------------------------
+
+
+def compared_set(count: int = 40) -> report.TestSet:
+    """Sentence 7 is where the other system differs most: it alone has nothing there."""
+    examples = [
+        example._replace(others=["" if index == 7 else example.hypothesis, EVIL])
+        for index, example in enumerate(numbered(count))
+    ]
+    systems = {
+        "ours": [example.hypothesis for example in examples],
+        "theirs": [example.others[0] for example in examples],
+        EVIL: [example.others[1] for example in examples],
+    }
+    references = [[example.reference for example in examples]]
+    scores = score_set("test", systems, references, ["bleu", "ter"], target_language="de")
+    return report.TestSet(scores, examples)
+
+
+def test_other_systems_stand_beside_the_first() -> None:
+    one = compared_set()
+    data = ReportData("x", [one], ("en", "de"))
+    page = Page(report.report_html(data))
+    text = "".join(page.texts)
+    difference = one.scores.scores[0].score - one.scores.others[0].scores[0].score
+    assert difference > 0.05
+    assert f"{difference:.1f} BLEU above theirs (paired bootstrap p 0." in text
+    assert page.count("table") == 1
+    changed = text[text.index("Changed most, against theirs") :]
+    assert changed[: changed.index("Changed most, against <")].count("Sentence") == 1
+    assert "Sentence 8 " in changed
+    assert page.count("script") == 2
+    rows = json.loads(re.findall(r'"application/json">(.*?)</script>', report.report_html(data))[0])
+    assert "".join(rows[7][5][0]) == ""
+    assert "".join(rows[7][5][1]) == EVIL
+    markdown = report.report_markdown(data)
+    assert "| ours | " in markdown
+    assert "| theirs | " in markdown
+    assert one.scores.scores[0].signature in markdown
 
 
 # -- Diff ------------------------------------------------------------------------------------------

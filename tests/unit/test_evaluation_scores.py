@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import random
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,10 +16,15 @@ from mt.evaluation.scores import (
     LcTok,
     Score,
     SetScores,
+    SystemScores,
     corpus_score,
     placeholder_fidelity,
     score_set,
+    score_systems,
 )
+from mt.evaluation.tables import latex, markdown, score_rows
+
+METRIC_NAMES = [("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER")]
 
 HYPOTHESES = [
     "Ein Mann schläft auf einer grünen Couch.",
@@ -53,7 +60,7 @@ def test_scores_equal_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
     command += ["-i", str(files[0]), "-m", "bleu", "chrf", "ter", "-w", "10"]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = {entry["name"]: entry for entry in json.loads(result.stdout)}
-    for metric, name in (("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER")):
+    for metric, name in METRIC_NAMES:
         ours = corpus_score(metric, HYPOTHESES, [REFERENCES, OTHERS], target_language="de")
         assert ours.score == pytest.approx(theirs[name]["score"], abs=1e-9)
         assert ours.signature == theirs[name]["signature"]
@@ -68,7 +75,8 @@ def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = {entry["name"]: entry for entry in json.loads(result.stdout)}
     metrics = ("bleu", "chrf", "ter")
-    ours = score_set("test", hypotheses, [references], metrics, target_language="de").scores
+    systems = {"ours": hypotheses}
+    ours = score_set("test", systems, [references], metrics, target_language="de").scores
     for score, name in zip(ours[:2], ("BLEU", "chrF2"), strict=True):
         middle, half = theirs[name]["confidence_mean"], theirs[name]["confidence_var"]
         assert half > 1
@@ -80,7 +88,7 @@ def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
 def test_an_interval_is_left_out_where_it_says_nothing_or_costs_too_much() -> None:
     for count, given in ((1, False), (2, True), (MAX_RESAMPLED, True), (MAX_RESAMPLED + 1, False)):
         lines = ["Ein Hund ."] * count
-        [score] = score_set("test", lines, [lines], ["bleu"], target_language="de").scores
+        [score] = score_systems("bleu", [lines], [lines], target_language="de")
         assert (score.interval is not None) is given
     assert corpus_score("bleu", lines, [lines], target_language="de").interval is None
 
@@ -89,7 +97,7 @@ def test_unequal_counts_are_named() -> None:
     with pytest.raises(MTError, match="4 hypotheses but 3 lines in reference 2"):
         corpus_score("bleu", HYPOTHESES, [REFERENCES, OTHERS[:3]], target_language="de")
     with pytest.raises(MTError, match="2 hypotheses but 4 lines in reference:"):
-        scores.sentence_chrf(HYPOTHESES[:2], REFERENCES)
+        scores.sentence_chrf(HYPOTHESES[:2], [REFERENCES])
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
@@ -117,9 +125,10 @@ def test_japanese_is_scored_by_character_without_mecab(monkeypatch: pytest.Monke
 
 
 def test_sentence_chrf_ranks_sentences() -> None:
-    values = scores.sentence_chrf(["the cat", "a dog", ""], ["the cat", "the cat", "the cat"])
+    values = scores.sentence_chrf(["the cat", "a dog", ""], [["the cat", "the cat", "the cat"]])
     assert values[0] == pytest.approx(100)
     assert values[0] > values[1] > values[2] == 0
+    assert scores.sentence_chrf(["a dog"], [["the cat"], ["a dog"]]) == [pytest.approx(100)]
 
 
 # Raw lines, and what lower-case, normalise, tokenise makes of them, in the escaped form of files.
@@ -219,30 +228,113 @@ def test_placeholders() -> None:
         placeholder_fidelity(["a"], ["a", "b"])
 
 
-SETS = [
-    SetScores("test", 3, [Score("bleu", 31.25, "nrefs:1|…"), Score("ter", 50.0, "x", (48.5, 51.0))])
-]
-
-
-def test_scores_file_has_exactly_the_agreed_form(tmp_path: Path) -> None:
-    path = tmp_path / "new" / "scores.json"
-    scores.write_scores(path, SETS)
-    assert json.loads(path.read_text("utf-8")) == {
+def test_scores_file_has_exactly_the_agreed_form() -> None:
+    other = SystemScores("theirs", [Score("ter", 51.0, "x", (49.0, 53.0), 0.5, 0.25)], 1, 0, 2)
+    one = SetScores("test", 3, "ours", [Score("ter", 50.0, "x", (48.5, 51.0))], [other])
+    assert json.loads(scores.scores_json([one, one._replace(others=())])) == {
         "version": 1,
         "sets": [
             {
                 "name": "test",
                 "sentences": 3,
+                "system": "ours",
                 "scores": [
-                    {
-                        "metric": "bleu",
-                        "score": 31.25,
-                        "signature": "nrefs:1|…",
-                        "interval": None,
-                    },
                     {"metric": "ter", "score": 50.0, "signature": "x", "interval": [48.5, 51.0]},
                 ],
+                "others": others,
             }
+            for others in (
+                [
+                    {
+                        "name": "theirs",
+                        "scores": [
+                            {
+                                "metric": "ter",
+                                "score": 51.0,
+                                "signature": "x",
+                                "interval": [49.0, 53.0],
+                                "p_bootstrap": 0.5,
+                                "p_randomization": 0.25,
+                            }
+                        ],
+                        "better": 1,
+                        "equal": 0,
+                        "worse": 2,
+                    }
+                ],
+                [],
+            )
         ],
     }
-    assert list(path.parent.iterdir()) == [path]
+
+
+# -- Several systems -------------------------------------------------------------------------------
+
+WORDS = ["Hund", "Katze", "Mann", "Frau", "läuft", "schläft", "schnell", "im", "Garten", "Straße"]
+
+
+def noisy(share: float, seed: int) -> list[str]:
+    """Eighty sentences, some of whose words are others than in `noisy(0, …)`."""
+    text, noise = random.Random(0), random.Random(seed)
+    return [
+        " ".join(
+            noise.choice(WORDS) if noise.random() < share else word
+            for word in text.choices(WORDS, k=9)
+        )
+        for _ in range(80)
+    ]
+
+
+@pytest.mark.parametrize("kind", ["bs", "ar"])
+def test_p_values_are_those_of_the_sacrebleu_command(tmp_path: Path, kind: str) -> None:
+    references, systems = noisy(0, 0), [noisy(0.3, 1), noisy(0.33, 2), noisy(0.5, 3)]
+    for name, lines in zip("rabc", [references, *systems], strict=True):
+        (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "sacrebleu", "r", "-i", "a", "b", "c", f"--paired-{kind}"]
+    command += ["-m", "bleu", "chrf", "ter", "-f", "text"]  # its JSON fails on its own p-values
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    theirs = [float(p) for p in re.findall(r"p = (0\.\d+)", done.stdout)]
+    for place, (metric, _) in enumerate(METRIC_NAMES):
+        first, *others = score_systems(metric, systems, [references], target_language="de")
+        assert (first.p_bootstrap, first.p_randomization) == (None, None)
+        ours = [one.p_bootstrap if kind == "bs" else one.p_randomization for one in others]
+        assert ours == pytest.approx(theirs[place::3], abs=6e-5)
+    assert min(theirs) < 0.01
+    assert max(theirs) > 0.05
+
+
+def test_equal_systems_do_not_differ() -> None:
+    """`sacrebleu` calls them different: it counts greater differences than none."""
+    lines = noisy(0.3, 1)
+    _, twin = score_systems("bleu", [lines, lines], [noisy(0, 0)], target_language="de")
+    assert (twin.p_bootstrap, twin.p_randomization) == (1.0, 1.0)
+
+
+def test_sentences_are_counted_as_better_equal_and_worse() -> None:
+    systems = {"a": ["x", "ab", "ab", "ab"], "b": ["ab", "ab", "ab", "x"], "c": ["ab"] * 4}
+    one = score_set("test", systems, [["ab"] * 4], ["chrf++"], target_language="de")
+    assert (one.system, one.sentences) == ("a", 4)
+    assert [(o.name, o.better, o.equal, o.worse) for o in one.others] == [
+        ("b", 1, 2, 1),
+        ("c", 1, 3, 0),
+    ]
+
+
+def test_tables_hold_every_system_and_escape_its_name() -> None:
+    systems = {"a|b_&%": noisy(0.3, 1), "b": noisy(0.5, 3)}
+    one = score_set("test", systems, [noisy(0, 0)], ["bleu", "ter"], target_language="de")
+    rows = score_rows(one)
+    assert rows[0][:3] == ["system", "BLEU", "TER"]
+    bleu, ter = (score.score for score in one.scores)
+    other = one.others[0]
+    assert rows[1][1].startswith(f"{bleu:.1f} [")
+    assert f", {other.scores[0].score - bleu:+.1f} (p <0.001 / <0.001)" in rows[2][1]
+    assert f", {other.scores[1].score - ter:+.1f} (p " in rows[2][2]
+    assert rows[2][3] == f"{other.better} / {other.equal} / {other.worse}"
+    lines = markdown(rows).splitlines()
+    assert lines[2].startswith(r"| a\|b_&% | ")
+    assert {line.replace(r"\|", "").count("|") for line in lines} == {5}
+    table = latex(rows)
+    assert r"a\textbar{}b\_\&\% & " in table
+    assert "$<$0.001" in table
+    assert table.count(r"\\") == 3
