@@ -105,6 +105,7 @@ def evaluate(arguments: list[str]) -> None:
         options.metric,
         options.output or Path("runs/evaluate") / options.source.name,
         lambda path: make_engine(path, decoding, n_best=1),
+        options.training_text,
     )
     if options.json:
         print(scores_json([scores]), end="")
@@ -143,6 +144,7 @@ def compare(arguments: list[str]) -> None:
         options.metric,
         options.output or Path("runs/compare") / options.source.name,
         lambda path: make_engine(path, decoding, n_best=1),
+        options.training_text,
         options.target_language,
     )
     if options.format == "json":

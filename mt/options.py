@@ -102,6 +102,9 @@ class EvaluateOptions:
     baseline: Path | None = None
     """Another bundle, or a file of translations from any toolkit, to compare with (default:
     none)."""
+    training_text: list[Path] = field(default_factory=list)
+    """Files of training sources and their targets, to tell the familiar from the new (default:
+    the text of the bundle's run, where it is at hand)."""
     output: Path | None = None
     """Folder of hypotheses.txt, scores.json, report.md and report.html (default:
     runs/evaluate/SOURCE_FILE_NAME)."""
@@ -121,6 +124,9 @@ class CompareOptions:
         default_factory=lambda: ["bleu", "chrf++", "ter"]
     )
     """Score to compute, as for `mt evaluate`; may be given several times."""
+    training_text: list[Path] = field(default_factory=list)
+    """File of training sources, and once more, of their targets, to tell the familiar from the
+    new (default: the text of the first bundle's run, where it is at hand)."""
     target_language: str | None = None
     """Code of the language translated to, such as de, which decides how BLEU tells words apart
     (default: that of a bundle, else the ending of the reference's name)."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from mt.errors import MTError
+from mt.evaluation.analysis import analyse
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, score_set
 from mt.files import check_folder, write_atomically
@@ -38,6 +40,7 @@ def evaluate(
     metrics: Sequence[str],
     output: Path,
     make_engine: Callable[[Path], Engine],
+    training_text: Sequence[Path] = (),
     target_language: str | None = None,
 ) -> SetScores:
     """Evaluate one system on a test set, or compare several with the first.
@@ -49,6 +52,8 @@ def evaluate(
         metrics: Names out of `mt.evaluation.scores.METRICS`.
         output: Folder for scores.json, report.md, report.html, and the hypotheses of bundles.
         make_engine: Loads a bundle.
+        training_text: Files of training sources and targets; without, the text that the first of
+            the bundles was trained on, where it lies in its run's folder.
         target_language: Code such as `de`; without, that of a bundle, or the ending of a reference.
 
     Raises:
@@ -56,6 +61,8 @@ def evaluate(
             target language is unknown, or another than a bundle's.
     """
     check_folder(output, "--output")
+    if len(training_text) not in (0, 2):
+        raise MTError("--training-text: give two files, the sources and their targets")
     sources, *streams = read_parallel([source, *references])
     if not sources:
         raise MTError(f"{source}: the file is empty; give one with a sentence on each line")
@@ -68,18 +75,18 @@ def evaluate(
     _log.info("systems    %s", ", ".join(names))
     found = [_run(system, sources) for system in opened]
     _log.info("scores     %s", ", ".join(metrics))
-    scores = score_set(
-        source.name,
-        {system.name: system.hypotheses for system in found},
-        streams,
-        metrics,
-        target_language=languages[1],
-    )
+    columns = [system.hypotheses for system in found]
+    named = dict(zip(names, columns, strict=True))
+    scores = score_set(source.name, named, streams, metrics, target_language=languages[1])
+    training = _training_text(found, training_text)
+    if training is not None:
+        _log.info("training   the text is read through")
+    tokenizer = next((s.engine.translator.tokenizers.target for s in found if s.engine), None)
+    analysis = analyse(sources, streams, columns, metrics[0], languages[1], training, tokenizer)
     for number, system in enumerate(found):
         if system.engine is not None:
             name = "hypotheses.txt" if number == 0 else f"hypotheses.{system.name}.txt"
             write_atomically(output / name, "".join(f"{text}\n" for text in system.hypotheses))
-    columns = [system.hypotheses for system in found]
     examples = [
         Example(text, reference, first, others)
         for text, reference, first, *others in zip(sources, streams[0], *columns, strict=True)
@@ -88,10 +95,8 @@ def evaluate(
     write_report(
         output,
         ReportData(
-            title=" and ".join(names)
-            if len(names) < 3
-            else f"{names[0]} and {len(names) - 1} others",
-            sets=[TestSet(scores, examples)],
+            title=", ".join(names),
+            sets=[TestSet(scores, examples, analysis)],
             languages=languages,
             facts=[*_facts(found), ("References", ", ".join(map(str, references)))],
             translations_per_second=len(sources) / first.seconds if first.engine else None,
@@ -136,6 +141,40 @@ def _run(system: System, sources: list[str]) -> System:
     )
     hypotheses = [best[0].text for done in system.engine.translate(jobs) for best in done]
     return system._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
+
+
+def _training_text(
+    systems: Sequence[System], given: Sequence[Path]
+) -> Iterator[tuple[list[str], list[str]]] | None:
+    """Open the training text, from files or that of a bundle's run, in batches."""
+    if given:
+        return _batches(*given)
+    runs = [system.path.absolute().parent for system in systems if system.engine is not None]
+    recipe = next((run / "recipe.yaml" for run in runs if (run / "recipe.yaml").exists()), None)
+    if recipe is None:
+        return None
+    from mt.corpus import load_corpus
+    from mt.options import parse_train
+
+    try:
+        return load_corpus(parse_train([str(recipe)]).recipe.corpus).batches()
+    except MTError as error:
+        _log.warning("training   the text of %s is not at hand: %s", recipe.parent, error)
+        return None
+
+
+def _batches(source: Path, target: Path) -> Iterator[tuple[list[str], list[str]]]:
+    sides = read_lines(source), read_lines(target)
+    while True:
+        sources, targets = (list(islice(side, CHUNK)) for side in sides)
+        if len(sources) != len(targets):
+            raise MTError(
+                f"--training-text: {source} and {target} differ in their number of lines; "
+                "line N of one must translate line N of the other"
+            )
+        if not sources:
+            return
+        yield sources, targets
 
 
 def _languages(

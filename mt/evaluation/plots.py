@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
 from typing import NamedTuple
@@ -188,6 +188,60 @@ def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
     )
     summary = f"{title}: median {middle:.0f}, mean {fmean(values):.0f}, {len(values):,} sentences"
     return _figure(title, "sentences in each step of 5 points", summary, parts)
+
+
+STYLES = "abcd"
+"""Styles of a series, by which those of one name look the same in every picture."""
+
+
+class Whisker(NamedTuple):
+    """A value and its confidence interval."""
+
+    value: float
+    interval: tuple[float, float] | None
+
+
+def interval_chart(
+    title: str,
+    unit: str,
+    labels: Sequence[tuple[str, str]],
+    rows: Mapping[str, Sequence[Whisker]],
+) -> Markup:
+    """Return a `<figure>` of values with their confidence intervals, side by side by category.
+
+    `labels` are two lines for each category, `rows` the values by name, in the styles of `STYLES`.
+    """
+    lows = [low for row in rows.values() for value, ends in row for low in (ends or [value])]
+    y_ticks = _ticks(min(0, *lows), max(lows))
+    y_of = _scale(y_ticks[0], max(y_ticks[-1], max(lows)), HEIGHT - _BOTTOM - 12, _TOP)
+    right = WIDTH - 16
+    width = (right - _LEFT) / len(labels)
+    parts = _axes([], y_ticks, float, y_of, right, "")
+    for place, label in enumerate(labels):
+        x = f"{_LEFT + (place + 0.5) * width:.1f}"
+        for below, text in enumerate(label):
+            y = str(HEIGHT - _BOTTOM + 8 + 14 * below)
+            kind = "plot-small" if below else None
+            parts.append(element("text", text, x=x, y=y, text_anchor="middle", class_=kind))
+    for number, ((name, row), style) in enumerate(zip(rows.items(), STYLES, strict=False)):
+        offset = (number + 1) / (len(rows) + 1)
+        for place, (value, interval) in enumerate(row):
+            x = f"{_LEFT + (place + offset) * width:.1f}"
+            told = f"{name}, {labels[place][0]}: {value:.1f}"
+            if interval is not None:
+                told += " [{:.1f}, {:.1f}]".format(*interval)
+                low, high = (f"{y_of(end):.1f}" for end in interval)
+                kind = f"plot-whisker plot-{style}"
+                parts.append(element("line", x1=x, x2=x, y1=low, y2=high, class_=kind))
+            tip, y = element("title", told), f"{y_of(value):.1f}"
+            kind = f"plot-dot plot-{style}"
+            parts.append(element("circle", tip, cx=x, cy=y, r="3.6", class_=kind))
+    summary = f"{title}, {unit}: " + "; ".join(
+        f"{label} ({below}): "
+        + ", ".join(f"{name} {row[place].value:.1f}" for name, row in rows.items())
+        for place, (label, below) in enumerate(labels)
+    )
+    return _figure(title, unit, summary, parts)
 
 
 # -- Parts -----------------------------------------------------------------------------------------

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import json
 import random
-import re
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from difflib import SequenceMatcher
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -21,6 +19,7 @@ from string import Template
 from typing import NamedTuple
 
 from mt.evaluation import plots
+from mt.evaluation.analysis import Analysis, Breakdown
 from mt.evaluation.markup import Markup, element, join
 from mt.evaluation.scores import (
     Score,
@@ -30,6 +29,7 @@ from mt.evaluation.scores import (
     sentence_chrf,
 )
 from mt.evaluation.tables import LOWER_IS_BETTER, METRIC_NAMES, NOTE, markdown, p_value, score_rows
+from mt.evaluation.words import word_diff
 from mt.files import write_atomically
 
 EXAMPLES = 8
@@ -55,6 +55,7 @@ class TestSet(NamedTuple):
 
     scores: SetScores
     examples: list[Example]
+    analysis: Analysis | None = None
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,13 @@ def write_report(folder: Path, data: ReportData) -> None:
 def report_markdown(data: ReportData) -> str:
     """Return the text of `report.md`: scores, what was measured, facts."""
     parts = [f"# {data.title}, {data.languages[0]} to {data.languages[1]}", ""]
-    for one in (test.scores for test in data.sets):
+    for test in data.sets:
+        one = test.scores
         parts += [f"## {one.name}, {one.sentences:,} sentences", "", markdown(score_rows(one)), ""]
         parts += [f"- {METRIC_NAMES[score.metric]}: `{score.signature}`" for score in one.scores]
         parts += [f"- {NOTE}", ""]
+        if test.analysis is not None:
+            parts += [markdown(rows) for rows in _analysis_rows(one, test.analysis)]
     if data.facts:
         parts += ["## Facts", "", markdown([("", ""), *data.facts])]
     return "\n".join(parts)
@@ -110,6 +114,7 @@ def report_html(data: ReportData) -> str:
         ("verdict", None, _verdict(data)),
         ("training", "Training", _training(data.curves, data.gradient_flow)),
         ("cleaning", "Cleaning", _cleaning(data.cleaning)),
+        ("breakdown", "Breakdown", _breakdown(data.sets)),
         ("examples", "Examples", _examples(data)),
         ("recipe", "Recipe", _recipe(data.recipe_yaml)),
     ]
@@ -205,23 +210,7 @@ def _comparison(one: SetScores) -> Markup | None:
                 class_="difference",
             )
         )
-    head, *rows = score_rows(one)
-    table = element(
-        "table",
-        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
-        element(
-            "tbody",
-            *(
-                element(
-                    "tr",
-                    element("th", name, scope="row"),
-                    *(element("td", cell) for cell in cells),
-                )
-                for name, *cells in rows
-            ),
-        ),
-    )
-    table = element("div", table, class_="wide", tabindex="0")
+    table = element("div", _table(score_rows(one)), class_="wide", tabindex="0")
     return join([*sentences, table, element("p", NOTE, class_="note")])
 
 
@@ -242,6 +231,77 @@ def _tile(value: str, label: str, kind: str | None = None) -> Markup:
 def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
     return placeholder_fidelity(
         [example.source for example in examples], [example.hypothesis for example in examples]
+    )
+
+
+# -- Breakdown -------------------------------------------------------------------------------------
+
+
+def _breakdown(sets: Sequence[TestSet]) -> Markup | None:
+    parts: list[Markup] = []
+    for test in sets:
+        if test.analysis is None:
+            continue
+        if len(sets) > 1:
+            parts.append(element("h3", f"Test set {test.scores.name}"))
+        names = [test.scores.system, *(other.name for other in test.scores.others)]
+        charts = [_bucket_chart(one, names) for one in test.analysis.breakdowns if one.buckets]
+        *_, checks = _analysis_rows(test.scores, test.analysis)
+        legend = [
+            element("span", name, class_=f"key key-{style}")
+            for name, style in zip(names, plots.STYLES, strict=False)
+        ]
+        parts += [
+            *([element("p", *legend)] if len(names) > 1 else []),
+            element("div", *charts, class_="charts"),
+            element("div", _table(checks), class_="wide checks", tabindex="0"),
+        ]
+    return join(parts) if parts else None
+
+
+def _bucket_chart(one: Breakdown, names: Sequence[str]) -> Markup:
+    labels = [(bucket.label, f"{bucket.size:,}") for bucket in one.buckets]
+    rows = {
+        name: [plots.Whisker(*bucket.values[number]) for bucket in one.buckets]
+        for number, name in enumerate(names[: len(plots.STYLES)])
+    }
+    note = f"{one.unit}, 95% intervals; below each its {one.counted}"
+    return plots.interval_chart(one.title, note, labels, rows)
+
+
+def _analysis_rows(scores: SetScores, analysis: Analysis) -> list[list[list[str]]]:
+    """Every breakdown as a table, and last the checks; each with a row of names at its head."""
+    names = [scores.system, *(other.name for other in scores.others)]
+    tables = []
+    for one in analysis.breakdowns:
+        rows = [[one.title, one.counted, *(f"{name}, {one.unit}" for name in names)]]
+        for bucket in one.buckets:
+            cells = [
+                f"{value:.1f}" + (" [{:.1f}, {:.1f}]".format(*interval) if interval else "")
+                for value, interval in bucket.values
+            ]
+            rows.append([bucket.label, f"{bucket.size:,}", *cells])
+        tables.append(rows)
+    tables.append([["check", *names], *([one.name, *one.values] for one in analysis.checks)])
+    return tables
+
+
+def _table(rows: Sequence[Sequence[str]]) -> Markup:
+    head, *others = rows
+    return element(
+        "table",
+        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
+        element(
+            "tbody",
+            *(
+                element(
+                    "tr",
+                    element("th", name, scope="row"),
+                    *(element("td", cell) for cell in cells),
+                )
+                for name, *cells in others
+            ),
+        ),
     )
 
 
@@ -267,14 +327,7 @@ def _training(metrics: Path | None, flow: list[tuple[int, float]] | None) -> Mar
 def _cleaning(table: list[tuple[str, int]] | None) -> Markup | None:
     if not table:
         return None
-    rows = [
-        element("tr", element("th", rule, scope="row"), element("td", f"{pairs:,}"))
-        for rule, pairs in table
-    ]
-    head = element(
-        "tr", element("th", "Rule", scope="col"), element("th", "Pairs dropped", scope="col")
-    )
-    return element("table", element("thead", head), element("tbody", *rows))
+    return _table([["Rule", "Pairs dropped"], *([rule, f"{pairs:,}"] for rule, pairs in table)])
 
 
 def _recipe(text: str | None) -> Markup | None:
@@ -470,37 +523,3 @@ def _json(value: object) -> str:
     """JSON that may stand inside `<script>`: nothing in it can end the element."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-
-
-# -- Word diff -------------------------------------------------------------------------------------
-
-# Punctuation stands alone, and so does each Chinese or Japanese character; all else between
-# spaces is one word (vowel signs of Indic scripts are no `\w`, so words are not told by that).
-_SINGLE = (
-    r"!-/:-@\[-`{-~¡-¿‐-⁞、-〟！-／：-＠"
-    r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\U00020000-\U0003ffff"
-)
-_WORD = re.compile(rf"([{_SINGLE}]|[^\s{_SINGLE}]+)(\s*)")
-
-
-def word_diff(reference: str, hypothesis: str) -> tuple[list[str], list[str]]:
-    """Compare two texts word by word.
-
-    Returns the pieces of each: the first, third … stand in both texts, the second, fourth …
-    in this one alone. Joined, they give the text, without space at its ends.
-    """
-    words = [_WORD.findall(reference.strip()), _WORD.findall(hypothesis.strip())]
-    matcher = SequenceMatcher(
-        None, [word for word, _ in words[0]], [word for word, _ in words[1]], autojunk=False
-    )
-    pieces: tuple[list[str], list[str]] = ([""], [""])
-    for operation, *bounds in matcher.get_opcodes():
-        for side, start, end in ((0, *bounds[:2]), (1, *bounds[2:])):
-            part = "".join(word + space for word, space in words[side][start:end])
-            if operation == "equal":
-                pieces[side][-1] += part
-            elif part:
-                # The mark ends with the word, not with the space behind it.
-                marked = part.rstrip()
-                pieces[side].extend([marked, part[len(marked) :]])
-    return pieces

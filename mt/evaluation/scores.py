@@ -101,9 +101,10 @@ def score_systems(
     references: Sequence[Sequence[str]],
     *,
     target_language: str,
+    test: bool = True,
 ) -> list[Score]:
-    """Score the hypotheses of one or more systems, with their intervals, and test how each differs
-    from the first. Takes seconds. The rest is as for `corpus_score`."""
+    """Score the hypotheses of one or more systems, with their intervals, and `test` how each
+    differs from the first. Takes seconds. The rest is as for `corpus_score`."""
     task = _prepare(metric, systems, references, target_language)
     resampled = None
     if 1 < len(systems[0]) <= MAX_RESAMPLED:
@@ -112,10 +113,17 @@ def score_systems(
     signature = task.signature()
     if resampled is None:
         return [Score(metric, score, signature) for score in scores]
-    shuffled = _paired_test(task, "ar", TRIALS) if len(systems) > 1 else resampled
+    intervals = [
+        (float(drawn.mean - drawn.ci), float(drawn.mean + drawn.ci)) for drawn in resampled
+    ]
+    if not test or len(systems) == 1:
+        return [
+            Score(metric, score, signature, interval)
+            for score, interval in zip(scores, intervals, strict=True)
+        ]
     found: list[Score] = []
-    for score, drawn, mixed in zip(scores, resampled, shuffled, strict=True):
-        interval = float(drawn.mean - drawn.ci), float(drawn.mean + drawn.ci)
+    shuffled = _paired_test(task, "ar", TRIALS)
+    for score, interval, drawn, mixed in zip(scores, intervals, resampled, shuffled, strict=True):
         tested = Score(metric, score, signature, interval, drawn.p_value, mixed.p_value)
         if found and score == scores[0]:  # sacreBLEU asks for greater differences, not as great
             tested = tested._replace(p_bootstrap=1.0, p_randomization=1.0)

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from mt.bundle import Bundle, load_bundle, save_bundle
 from mt.corpus import ParallelCorpus, cleaning_table, load_corpus
 from mt.errors import MTError
+from mt.evaluation.analysis import analyse
 from mt.evaluation.card import model_card
 from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
@@ -264,18 +265,31 @@ def _evaluate(
         bundle = bundle._replace(shortlist=shortlist)
         translator = Translator(bundle, device)
     language = recipe.corpus.target
-    sets, fidelity, seconds, sentences = [], [], 0.0, 0
+    began = time.monotonic()
+    translated = {
+        name: across_devices(list(pairs["source"]), translator.translate)
+        for name, pairs in corpus.tests.items()
+    }
+    seconds = time.monotonic() - began
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
+        return
+    sets, fidelity = [], []
     for name, pairs in corpus.tests.items():
-        sources, references = list(pairs["source"]), list(pairs["target"])
-        began = time.monotonic()
-        hypotheses = across_devices(sources, translator.translate)
-        seconds += time.monotonic() - began
-        sentences += len(sources)
+        sources, references, hypotheses = [*pairs["source"]], [*pairs["target"]], translated[name]
         metrics = recipe.evaluation.metrics
         systems = {run.path.name: hypotheses}
         scores = score_set(name, systems, [references], metrics, target_language=language)
         examples = [Example(*row) for row in zip(sources, references, hypotheses, strict=True)]
-        sets.append(TestSet(scores, examples))
+        analysis = analyse(
+            sources,
+            [references],
+            [hypotheses],
+            metrics[0],
+            language,
+            corpus.batches(),
+            bundle.tokenizers.target,
+        )
+        sets.append(TestSet(scores, examples, analysis))
         for score in scores.scores:
             _log.info("%-10s %s %.2f  %s", name, score.metric, score.score, score.signature)
         kept, total = placeholder_fidelity(sources, hypotheses)
@@ -283,8 +297,6 @@ def _evaluate(
             share = f"{kept} of {total} sentences ({100 * kept / total:.1f}%)"
             fidelity.append((f"Placeholders kept, {name}", share))
             _log.info("%-10s placeholders kept in %s", name, share)
-    if torch.distributed.is_initialized() and torch.distributed.get_rank() != 0:
-        return
     all_scores = [one.scores for one in sets]
     recipe_yaml = published(recipe)
     card = model_card(bundle.languages, [*facts, *fidelity], all_scores, recipe_yaml)
@@ -304,7 +316,7 @@ def _evaluate(
             curves=run.path / "metrics.csv",
             gradient_flow=flow,
             recipe_yaml=recipe_yaml,
-            translations_per_second=sentences / seconds if seconds else None,
+            translations_per_second=sum(map(len, translated.values())) / max(seconds, 1e-9),
         ),
     )
     _log.info("report     %s", run.path / "report.html")

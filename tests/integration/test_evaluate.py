@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,36 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     translated = mt("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
     assert (folder / "hypotheses.txt").read_text() == translated.out
     assert "</html>" in (folder / "report.html").read_text()
+    # What was trained on is known from the run's folder, or not at all.
+    assert "| Word frequency in the training text |" in (folder / "report.md").read_text()
+
+
+def test_the_training_text_may_be_named_or_missing(
+    mt: Command, run: Run, project: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(run.bundle, tmp_path / "alone")
+    text = project / "text"
+    common = ["evaluate", "alone", "--source", text / "test.xx", "--reference", text / "test.yy"]
+    (tmp_path / "words.xx").write_text("\n".join((text / "test.xx").read_text().split()))
+    (tmp_path / "words.yy").write_text("\n".join((text / "test.yy").read_text().split()))
+    (tmp_path / "none").touch()
+    tables = []
+    for given in ([], ["--training-text", text / "test.xx", text / "test.yy"]):
+        done = mt(*common, *given, "--output", "out", cwd=tmp_path)
+        assert done.status == 0, done.err
+        tables.append((tmp_path / "out/report.md").read_text())
+    assert "training text" not in tables[0]
+    known = tables[1].partition("| Source trigrams that stand in the training text |")[2]
+    assert known.splitlines()[2].startswith("| 100% | 31 | ")
+    for given, problem in (
+        (["words.xx"], "--training-text: give two files"),
+        (["words.xx", "none"], "--training-text: words.xx and none differ"),
+        (["gone", "words.yy"], "cannot read gone"),
+    ):
+        done = mt(*common, "--training-text", *given, "--output", "new", cwd=tmp_path)
+        assert done.status == 2
+        assert problem in done.err
+        assert not (tmp_path / "new/report.html").exists()
 
 
 def test_json_is_scores_json_on_any_number_of_devices(

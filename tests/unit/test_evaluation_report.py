@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 from mt.errors import MTError
 from mt.evaluation import plots, report
+from mt.evaluation.analysis import analyse
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.report import Example, ReportData, word_diff
+from mt.evaluation.report import Example, ReportData
 from mt.evaluation.scores import Score, SetScores, score_set
+from mt.evaluation.words import word_diff
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'text'"
 VOID = {"meta", "input"}
@@ -226,13 +228,25 @@ def compared_set(count: int = 40) -> report.TestSet:
 
 def test_other_systems_stand_beside_the_first() -> None:
     one = compared_set()
+    columns = [[example.others[k] for example in one.examples] for k in (0, 1)]
+    ours = [example.hypothesis for example in one.examples]
+    sources = [example.source for example in one.examples]
+    references = [example.reference for example in one.examples]
+    training = [(sources[:9], references[:9])]
+    systems = [ours, *columns]
+    one = one._replace(analysis=analyse(sources, [references], systems, "bleu", "de", training))
     data = ReportData("x", [one], ("en", "de"))
     page = Page(report.report_html(data))
     text = "".join(page.texts)
     difference = one.scores.scores[0].score - one.scores.others[0].scores[0].score
     assert difference > 0.05
     assert f"{difference:.1f} BLEU above theirs (paired bootstrap p 0." in text
-    assert page.count("table") == 1
+    assert page.count("table") == 2  # scores and checks
+    assert page.count("figure") == 5  # four breakdowns and a histogram
+    keys = [a.get("class") for name, a in page.elements if name == "span"]
+    assert [key for key in keys if key and key.startswith("key")] == [
+        f"key key-{style}" for style in "abc"
+    ]
     changed = text[text.index("Changed most, against theirs") :]
     assert changed[: changed.index("Changed most, against <")].count("Sentence") == 1
     assert "Sentence 8 " in changed
@@ -243,6 +257,8 @@ def test_other_systems_stand_beside_the_first() -> None:
     markdown = report.report_markdown(data)
     assert "| ours | " in markdown
     assert "| theirs | " in markdown
+    assert "| Word frequency in the training text | words | ours, F1 of words | " in markdown
+    assert "| Empty, where the source is not | 0.0% (0 of 40) | 2.5% (1 of 40) | 0.0%" in markdown
     assert one.scores.scores[0].signature in markdown
 
 
