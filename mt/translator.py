@@ -9,15 +9,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from mt.batches import collate, pad, plan_decoding
 from mt.bundle import Bundle, load_bundle, load_graphs
 from mt.errors import MTError
 from mt.placeholders import find, mask, unmask
+from mt.scripts import SPACELESS
 from mt.search import Hypothesis, search
 from mt.search.options import SearchOptions
-from mt.tokenizer import BOS, EOS, PAD, UNK
+from mt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
 if TYPE_CHECKING:
     from mt.onnx import OnnxNetwork
@@ -41,6 +44,19 @@ class Translation(NamedTuple):
     """Natural logarithm of the probability, end of sentence included."""
     tokens: int
     """Target tokens, end of sentence included."""
+
+
+class Alignment(NamedTuple):
+    """Where attention was while each word of a translation was written."""
+
+    source: list[tuple[int, int]]
+    """Where each of S source words begins and ends in the text; single tokens where the script
+    puts no spaces between words."""
+    target: list[tuple[int, int]]
+    """The same for T words of the translation."""
+    weights: NDArray[np.float32]
+    """`(T, S)`: the tokens' weights, summed over a source word's and averaged over a target
+    word's. A row adds up to 1 less what was on the end of sentence."""
 
 
 NOTHING = Translation("", 0.0, 0.0, 0)
@@ -249,6 +265,64 @@ class Translator:
             for number, total in zip(numbers, chosen.sum(1).tolist(), strict=True):
                 scores[number] = (total, len(wanted[number]) + 1)
         return scores
+
+    @torch.inference_mode()
+    def align(
+        self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int = BATCH_TOKENS
+    ) -> list[Alignment]:
+        """Tell where attention is while given translations are written, word by word.
+
+        Arguments are those of `score`.
+
+        Raises:
+            ValueError: The network has no attention.
+        """
+        held, encoded = self._encode_sources(sources, range(len(sources)), 1)
+        wanted = self._encode_targets(targets, held)
+        found: dict[int, Alignment] = {}
+        self.model.eval()
+        lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
+        for numbers in plan_decoding(lengths, batch_tokens):
+            batch = collate([encoded[n] for n in numbers], [wanted[n] for n in numbers], numbers)
+            source, source_lengths, target_in, *_ = batch.to(self.device)
+            weights = self.model.align(source, source_lengths, target_in).float().cpu().numpy()
+            for number, matrix in zip(numbers, weights, strict=True):
+                sides = []
+                for tokenizer, ids, text in (
+                    (self.tokenizers.source, encoded[number], sources[number]),
+                    (self.tokenizers.target, wanted[number], targets[number]),
+                ):
+                    sides.append(self._words(tokenizer, ids, text, held[number]))
+                (source_spans, source_groups), (target_spans, target_groups) = sides
+                table = np.zeros((len(target_spans), len(source_spans)), np.float32)
+                for column, tokens in enumerate(source_groups):
+                    summed = matrix[:, tokens].sum(axis=1)
+                    for row, written in enumerate(target_groups):
+                        table[row, column] = summed[written].mean()
+                found[number] = Alignment(source_spans, target_spans, table)
+        return [found[number] for number in range(len(sources))]
+
+    def _words(
+        self, tokenizer: Tokenizer, ids: list[int], text: str, held: list[str]
+    ) -> tuple[list[tuple[int, int]], list[list[int]]]:
+        """Group tokens to words, and find these in their text; what normalisation has changed is
+        left out."""
+        alone = SPACELESS.search(text) is not None
+        groups: list[list[int]] = []
+        for place, piece in enumerate(tokenizer.pieces(ids)):
+            if alone or not groups or piece.startswith("\u2581"):
+                groups.append([])
+            groups[-1].append(place)
+        decoded = tokenizer.decode([[ids[place] for place in group] for group in groups])
+        spans, kept, end = [], [], 0
+        for group, word in zip(groups, decoded, strict=True):
+            whole = unmask(word, self._symbols, held).strip()
+            start = text.find(whole, end)
+            if whole and start >= 0:
+                end = start + len(whole)
+                spans.append((start, end))
+                kept.append(group)
+        return spans, kept
 
     def encode_pairs(
         self, sources: Sequence[str], targets: Sequence[str], first_line: int = 1

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.recipe import Cleaning
+from mt.scripts import SPACELESS
 
 Gram = tuple[str, ...]
 
@@ -23,11 +24,6 @@ class RuleCount(NamedTuple):
     kept: int  # pairs left after the rule
 
 
-# Scripts that write no spaces between words: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han.
-_SPACELESS = re.compile(
-    "[\u0e00-\u0fff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff"
-    "\uaa60-\uaa7f\uf900-\ufaff\uff66-\uff9f\U0001b000-\U0001b16f\U00020000-\U0003ffff]"
-)
 _BEYOND_LATIN = re.compile("[\u0300-\U0010ffff]")  # marks and spaceless scripts lie here
 _LETTERS = re.compile(r"[^\W\d_]+")
 _NO_LETTER = re.compile(r"[^\w\s]|[\d_]")
@@ -48,7 +44,7 @@ def count_words(text: str) -> int:
     """Count the words of a text: runs between spaces, and two characters of a spaceless script."""
     if text.isascii():
         return len(text.split())
-    spaced, characters = _SPACELESS.subn(" ", text)
+    spaced, characters = SPACELESS.subn(" ", text)
     return len(spaced.split()) + (characters + 1) // 2
 
 
@@ -64,7 +60,7 @@ def _without_placeholders(text: str) -> str:
 def _words(text: str) -> list[str]:
     if not _BEYOND_LATIN.search(text):
         return _LETTERS.findall(text)
-    return _letters_and_marks().findall(_SPACELESS.sub(r" \g<0> ", text))
+    return _letters_and_marks().findall(SPACELESS.sub(r" \g<0> ", text))
 
 
 def near_key(text: str) -> str:
@@ -213,7 +209,7 @@ def _gram_sets(text: str) -> Iterator[set[Gram]]:
     lower = text.lower()
     bare = _without_placeholders(lower)
     letters = _NO_LETTER.sub("", bare)
-    spaceless = not lower.isascii() and _SPACELESS.search(lower) is not None
+    spaceless = not lower.isascii() and SPACELESS.search(lower) is not None
     for words in {tuple(_words(bare)), tuple(lower.split()), tuple(letters.split())}:
         yield _long_grams(words) if spaceless else _grams(words)
 
@@ -235,4 +231,4 @@ def _long_grams(words: Sequence[str]) -> set[Gram]:
 
 
 def _halves(word: str) -> int:
-    return 1 if len(word) == 1 and _SPACELESS.match(word) else 2
+    return 1 if len(word) == 1 and SPACELESS.match(word) else 2

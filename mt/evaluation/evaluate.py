@@ -17,6 +17,7 @@ from mt.evaluation.scores import SetScores, score_set
 from mt.files import check_folder, write_atomically
 from mt.lines import line_counts_differ, read_lines, read_parallel
 from mt.parallel import CHUNK, Engine, Job
+from mt.translator import Alignment, Translator
 
 _log = logging.getLogger("mt")
 
@@ -87,11 +88,15 @@ def evaluate(
         if system.engine is not None:
             name = "hypotheses.txt" if number == 0 else f"hypotheses.{system.name}.txt"
             write_atomically(output / name, "".join(f"{text}\n" for text in system.hypotheses))
-    examples = [
-        Example(text, reference, first, others)
-        for text, reference, first, *others in zip(sources, streams[0], *columns, strict=True)
-    ]
     first = found[0]
+    translator = first.engine.translator if first.engine else None
+    seen = alignments(translator, sources, columns[0])
+    examples = [
+        Example(text, reference, hypothesis, others, alignment)
+        for text, reference, alignment, hypothesis, *others in zip(
+            sources, streams[0], seen, *columns, strict=True
+        )
+    ]
     write_report(
         output,
         ReportData(
@@ -141,6 +146,18 @@ def _run(system: System, sources: list[str]) -> System:
     )
     hypotheses = [best[0].text for done in system.engine.translate(jobs) for best in done]
     return system._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
+
+
+def alignments(
+    translator: Translator | None, sources: Sequence[str], hypotheses: Sequence[str]
+) -> Sequence[Alignment | None]:
+    """Tell where attention was while each translation was written; None without attention."""
+    if translator is not None:
+        try:
+            return translator.align(sources, hypotheses)
+        except ValueError:  # a network without
+            pass
+    return [None] * len(sources)
 
 
 def _training_text(

@@ -26,13 +26,114 @@ function textCell(list, name, language, pieces, mark) {
   });
 }
 
+// Wraps words, which marks may cut, in elements; returns the elements of each word.
+function wrapWords(cell, places) {
+  const words = Array.from({ length: places.length / 2 }, () => []);
+  const walker = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+  const texts = [];
+  while (walker.nextNode()) texts.push(walker.currentNode);
+  let word = 0;
+  let start = 0; // where `node` begins
+  for (let node of texts) {
+    const end = start + node.data.length;
+    while (word < words.length && places[2 * word] < end) {
+      const from = Math.max(places[2 * word], start);
+      const to = Math.min(places[2 * word + 1], end);
+      const part = from > start ? node.splitText(from - start) : node;
+      const rest = to < end ? part.splitText(to - from) : null;
+      const element = document.createElement("span");
+      element.className = "word";
+      part.replaceWith(element);
+      element.append(part);
+      words[word].push(element);
+      start = to;
+      if (places[2 * word + 1] > end) break; // it goes on in the next text
+      word++;
+      if (!rest) break;
+      node = rest;
+    }
+    start = end;
+  }
+  return words;
+}
+
+// Shows, for a word of the translation, where attention was when it was written.
+function showAttention(card, [sourcePlaces, targetPlaces, rows]) {
+  const [sourceCell, , targetCell] = card.querySelectorAll("dd");
+  const source = wrapWords(sourceCell, sourcePlaces);
+  const target = wrapWords(targetCell, targetPlaces);
+  if (!source.length || !target.length) return;
+  const text = (word) => word.map((element) => element.textContent).join("");
+  const told = make("span", "", card.querySelector("p"));
+  told.className = "told";
+  told.setAttribute("aria-live", "polite");
+  let current = -1;
+
+  function show(index) {
+    if (index === current) return;
+    current = index;
+    target.forEach((word, i) => word.forEach((e) => e.classList.toggle("now", i === index)));
+    source.forEach((word, i) => {
+      const weight = index < 0 ? 0 : rows[index][i] / 9;
+      word.forEach((element) => element.style.setProperty("--weight", weight));
+    });
+    told.textContent = "";
+    if (index < 0) return;
+    const seen = source.map((word, i) => [text(word), +rows[index][i]]).filter(([, w]) => w > 0);
+    seen.sort((a, b) => b[1] - a[1]);
+    const parts = seen.slice(0, 3).map(([word, w]) => word + " " + Math.round((100 * w) / 9) + "%");
+    told.textContent = " · " + text(target[index]) + " ← " + parts.join(", ");
+  }
+  targetCell.tabIndex = 0;
+  targetCell.setAttribute("role", "group");
+  targetCell.setAttribute("aria-label", "Translation; arrow keys show attention word by word");
+  targetCell.addEventListener("pointerover", (event) => {
+    const index = target.findIndex((word) => word.includes(event.target.closest(".word")));
+    if (index >= 0) show(index);
+  });
+  targetCell.addEventListener("pointerleave", () => show(-1));
+  targetCell.addEventListener("blur", () => show(-1));
+  targetCell.addEventListener("keydown", (event) => {
+    const step = { ArrowRight: 1, ArrowDown: 1, ArrowLeft: -1, ArrowUp: -1 }[event.key];
+    if (!step) return;
+    event.preventDefault();
+    show(Math.min(Math.max(current + step, 0), target.length - 1));
+  });
+  addHeatMap(card, source.map(text), target.map(text), rows);
+}
+
+// All weights of a sentence as a table, drawn when it is first opened.
+function addHeatMap(card, source, target, rows) {
+  const details = make("details", "", card);
+  make("summary", "Attention", details);
+  details.addEventListener("toggle", () => {
+    const frame = make("div", "", details);
+    frame.className = "wide";
+    const table = make("table", "", frame);
+    table.className = "heat";
+    const head = make("tr", "", make("thead", "", table));
+    make("td", "", head);
+    for (const word of source) make("span", word, make("th", "", head)).dir = "auto";
+    const body = make("tbody", "", table);
+    rows.forEach((row, index) => {
+      const line = make("tr", "", body);
+      make("th", target[index], line).dir = "auto";
+      for (const digit of row) {
+        const cell = make("td", "", line);
+        cell.style.setProperty("--weight", digit / 9);
+        cell.title = Math.round((100 * digit) / 9) + "%";
+      }
+    });
+  }, { once: true });
+}
+
 function setUp(browser) {
   const rows = JSON.parse(browser.querySelector("script").textContent).map(
-    ([number, chrf, source, reference, hypothesis, others]) => {
+    ([number, chrf, source, reference, hypothesis, others, attention]) => {
       const translations = [hypothesis, ...others];
       const texts = [reference, ...translations].map((pieces) => pieces.join(""));
       const text = [source, ...texts].join("\n").toLowerCase();
-      return { number, chrf, source, reference, translations, text };
+      return { number, chrf, source, reference, translations, attention, text };
     });
   const systems = JSON.parse(browser.dataset.systems);
   const filter = browser.querySelector("input");
@@ -63,6 +164,7 @@ function setUp(browser) {
       row.translations.forEach((pieces, index) => {
         textCell(texts, systems[index], browser.dataset.target, pieces, "ins");
       });
+      if (row.attention) showAttention(card, row.attention);
     }
     more.hidden = shown >= found.length;
     count.textContent = found.length.toLocaleString("en") + " of " + rows.length.toLocaleString("en");
@@ -90,6 +192,9 @@ function setUp(browser) {
   search();
 }
 
+for (const card of document.querySelectorAll("[data-attention]")) {
+  showAttention(card, JSON.parse(card.dataset.attention));
+}
 for (const browser of document.querySelectorAll(".browser")) {
   const prepare = () => {
     if (browser.open && !browser.dataset.ready) {

@@ -16,7 +16,7 @@ from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mt.evaluation import plots
 from mt.evaluation.analysis import Analysis, Breakdown
@@ -31,6 +31,9 @@ from mt.evaluation.scores import (
 from mt.evaluation.tables import LOWER_IS_BETTER, METRIC_NAMES, NOTE, markdown, p_value, score_rows
 from mt.evaluation.words import word_diff
 from mt.files import write_atomically
+
+if TYPE_CHECKING:
+    from mt.translator import Alignment
 
 EXAMPLES = 8
 """Sentences in each of the groups worst, best, changed most and random."""
@@ -48,6 +51,8 @@ class Example(NamedTuple):
     hypothesis: str
     others: Sequence[str] = ()
     """Translations of the systems that it is compared with, in the order of `SetScores.others`."""
+    alignment: Alignment | None = None
+    """Where attention was while `hypothesis` was written."""
 
 
 class TestSet(NamedTuple):
@@ -353,6 +358,9 @@ class _Row(NamedTuple):
     reference: list[str]
     hypothesis: list[str]
     others: list[list[str]]
+    attention: list[list[Any]] | None
+    """Places of source words, of target words, and the weights of each of these; see
+    `_attention`."""
 
 
 def _examples(data: ReportData) -> Markup | None:
@@ -362,6 +370,10 @@ def _examples(data: ReportData) -> Markup | None:
     legend = element(
         "p",
         "Ranked by chrF. ",
+        "Point at a word of a translation, or move to it with the arrow keys, to see the source "
+        "words that attention was on. "
+        if any(example.alignment for one in sets for example in one.examples)
+        else None,
         element("del", "Marked so"),
         ": only in the reference; ",
         element("ins", "marked so"),
@@ -429,7 +441,11 @@ class _Examples:
         example = self.set.examples[index]
         reference, hypothesis = word_diff(example.reference, example.hypothesis)
         others = [word_diff(example.reference, other)[1] for other in example.others]
-        return _Row(index + 1, self.scores[index], example.source, reference, hypothesis, others)
+        attention = None
+        if example.alignment is not None:
+            attention = _attention(example.source, example.hypothesis, example.alignment)
+        chrf = self.scores[index]
+        return _Row(index + 1, chrf, example.source, reference, hypothesis, others, attention)
 
     def _card(self, row: _Row) -> Markup:
         source, target = self.languages
@@ -448,6 +464,7 @@ class _Examples:
                 ),
             ),
             class_="example card",
+            data_attention=None if row.attention is None else _json(row.attention),
         )
 
     def _browser(self, room: int) -> tuple[Markup, int]:
@@ -501,6 +518,23 @@ class _Examples:
             data_systems=json.dumps(names, ensure_ascii=False),
         )
         return browser, used
+
+
+def _attention(source: str, hypothesis: str, alignment: Alignment) -> list[list[Any]]:
+    """Pack an alignment: where words begin and end, one after the other, and for each target word a
+    string with a digit for each source word, 9 for all of the attention.
+
+    Places count as JavaScript does, in units of UTF-16, and those of the translation from its first
+    character that is no space, where the page lets it begin.
+    """
+
+    def places(text: str, spans: list[tuple[int, int]], skipped: int = 0) -> list[int]:
+        return [len(text[skipped:end].encode("utf-16-le")) // 2 for span in spans for end in span]
+
+    skipped = len(hypothesis) - len(hypothesis.lstrip())
+    rows = ["".join(f"{min(9, round(9 * w))}" for w in row) for row in alignment.weights.tolist()]
+    target = places(hypothesis, alignment.target, skipped)
+    return [places(source, alignment.source), target, rows]
 
 
 def _text(name: str, pieces: list[str], language: str, mark: str) -> Markup:

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain
+from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from mt.corpus import ParallelCorpus, cleaning_table, load_corpus
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
 from mt.evaluation.card import model_card
+from mt.evaluation.evaluate import alignments
 from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import placeholder_fidelity, score_set
@@ -279,7 +280,9 @@ def _evaluate(
         metrics = recipe.evaluation.metrics
         systems = {run.path.name: hypotheses}
         scores = score_set(name, systems, [references], metrics, target_language=language)
-        examples = [Example(*row) for row in zip(sources, references, hypotheses, strict=True)]
+        seen = alignments(translator, sources, hypotheses)
+        rows = zip(sources, references, hypotheses, repeat(()), seen, strict=False)
+        examples = [Example(*row) for row in rows]
         analysis = analyse(
             sources,
             [references],

@@ -368,6 +368,53 @@ def test_a_kind_of_device_that_cannot_compute_here_is_named(device: str) -> None
         resolve_device(device)
 
 
+@settings(max_examples=12)
+@given(lines, lines)
+def test_words_are_aligned_by_their_tokens_attention(
+    translator: Translator, sources: list[str], targets: list[str]
+) -> None:
+    """The words of these texts are the runs between spaces, and tokens do not cross these."""
+    targets = (targets * len(sources))[: len(sources)]
+    found = translator.align(sources, targets)
+    assert len(found) == len(sources)
+    for source, target, one in zip(sources, targets, found, strict=True):
+        assert [source[start:end] for start, end in one.source] == source.split()
+        assert [target[start:end] for start, end in one.target] == target.split()
+        [encoded], [wanted] = translator.encode_pairs([source], [target])
+        batch = collate([encoded], [wanted], [0])
+        with torch.no_grad():
+            [weights] = translator.model.align(batch.source, batch.source_lengths, batch.target_in)
+        columns = groups(translator.tokenizers.source.pieces(encoded))
+        rows = groups(translator.tokenizers.target.pieces(wanted))
+        assert one.weights.shape == (len(rows), len(columns))
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                wanted_weight = weights[row][:, column].sum() / len(row)
+                assert one.weights[i, j] == pytest.approx(float(wanted_weight), abs=1e-6)
+
+
+def groups(pieces: list[str]) -> list[list[int]]:
+    found: list[list[int]] = []
+    for place, piece in enumerate(pieces):
+        if piece.startswith("▁"):
+            found.append([])
+        found[-1].append(place)
+    return found
+
+
+def test_text_without_spaces_is_aligned_by_tokens(translator: Translator) -> None:
+    """Here these are bytes, three to a character, none of which is a text alone."""
+    [one] = translator.align(["日本"], ["日本 a"])
+    assert one.source == []
+    assert one.target == [(3, 4)]
+    assert one.weights.shape == (1, 0)
+
+
+def test_a_network_without_attention_aligns_nothing(make_bundle: Callable[..., Bundle]) -> None:
+    with pytest.raises(ValueError, match="aligns nothing"):
+        exact(make_bundle(attention="none")).align(["abc"], ["fgh"])
+
+
 def test_auto_finds_a_device_that_works() -> None:
     assert torch.ones(1, device=resolve_device("auto")).item() == 1
     assert resolve_device("cpu") == torch.device("cpu")

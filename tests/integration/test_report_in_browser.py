@@ -1,0 +1,165 @@
+"""Reports as people use them, in a real browser; each test leaves screenshots in its folder."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Command, Run
+
+from mt.evaluation import report
+from mt.evaluation.report import Example, ReportData, write_report
+from mt.evaluation.scores import score_set
+from mt.translator import Alignment
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'text'"
+
+playwright = pytest.importorskip(
+    "playwright.sync_api", reason="Playwright is not installed: pip install --group browser"
+)
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+class Opened:
+    """A page, and what went wrong on it."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any):
+        self.page = browser.new_page(**options)
+        self.page.set_default_timeout(20_000)
+        self.errors: list[str] = []
+        self.page.on("console", lambda message: self.errors.append(message.text))
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._asked)
+        self.page.goto(path.as_uri())
+
+    def _asked(self, request: Any) -> None:
+        if not request.url.startswith("file:"):
+            self.errors.append(request.url)
+
+    def close(self) -> None:
+        """Let nothing have gone wrong."""
+        assert self.errors == []
+        self.page.close()
+
+
+def write(folder: Path, examples: list[Example], languages: tuple[str, str] = ("en", "de")) -> Path:
+    texts = [example.hypothesis for example in examples]
+    references = [[example.reference for example in examples]]
+    scores = score_set("test", {"ours": texts}, references, ["chrf"], target_language="de")
+    write_report(folder, ReportData("x", [report.TestSet(scores, examples)], languages))
+    return folder / "report.html"
+
+
+def numbered(count: int) -> list[Example]:
+    return [Example(f"word{n} two", f"Satz {n % 5}", f"Satz {n}") for n in range(count)]
+
+
+def test_the_report_of_a_run_shows_where_attention_was(
+    browser: Any, mt: Command, run: Run, project: Path, tmp_path: Path
+) -> None:
+    common = ["--source", project / "text/test.xx", "--reference", project / "text/test.yy"]
+    done = mt("evaluate", run.bundle, *common, "--output", tmp_path / "out", cwd=tmp_path)
+    assert done.status == 0, done.err
+    opened = Opened(browser, tmp_path / "out/report.html")
+    page = opened.page
+    card = page.locator("[data-attention]").first
+    source, _, translation = (card.locator("dd").nth(place) for place in range(3))
+    shown = translation.inner_text()
+    words = translation.locator(".word")
+    assert "".join(words.all_inner_texts()) == shown.replace(" ", "")
+    words.nth(0).hover()
+    told = card.locator(".told").inner_text().strip()
+    assert told.startswith(f"· {words.nth(0).inner_text()} ← ")
+    weight = "element => Number(getComputedStyle(element).getPropertyValue('--weight'))"
+    lit = [float(word.evaluate(weight)) for word in source.locator(".word").all()]
+    best = source.locator(".word").nth(int(np.argmax(lit))).inner_text()
+    assert max(lit) > 0.3
+    assert told.split(" ← ")[1].startswith(f"{best} ")
+    card.screenshot(path=tmp_path / "hover.png")
+
+    # The same from the keyboard, and as a table.
+    page.mouse.move(0, 0)
+    assert card.locator(".told").inner_text() == ""
+    translation.focus()
+    page.keyboard.press("ArrowRight")
+    assert card.locator(".told").inner_text().strip() == told
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    cells = card.locator(".heat td[title]")
+    assert cells.count() == card.locator(".heat tbody tr").count() * len(lit)
+    first = [float(cell.evaluate(weight)) for cell in cells.all()[: len(lit)]]
+    assert first == lit
+    card.screenshot(path=tmp_path / "heat.png")
+    opened.close()
+
+
+def test_all_sentences_are_searched_and_ordered(browser: Any, tmp_path: Path) -> None:
+    evil = Example(EVIL, "b", EVIL, (), Alignment([(0, 5)], [(2, 9)], np.ones((1, 1), np.float32)))
+    opened = Opened(browser, write(tmp_path, [*numbered(60), evil]))
+    page = opened.page
+    assert page.locator(".list article").count() == 0
+    page.get_by_text("All 61 sentences").click()
+    assert page.locator("output").inner_text() == "61 of 61"
+    assert page.locator(".list article").count() == 40
+    page.get_by_text("Show more").click()
+    assert page.locator(".list article").count() == 61
+    page.locator("select").select_option("longest")
+    assert EVIL in page.locator(".list article").first.inner_text()
+    page.locator("input[type=search]").fill("two word37")
+    playwright.expect(page.locator("output")).to_have_text("1 of 61")
+    assert "word37 two" in page.locator(".list article").inner_text()
+    assert page.locator("img").count() == 0
+    page.screenshot(path=tmp_path / "list.png")
+    opened.close()
+
+
+@pytest.mark.parametrize("width", [360, 1200])
+def test_light_dark_and_paper(browser: Any, run: Run, tmp_path: Path, width: int) -> None:
+    opened = Opened(browser, run.folder / "report.html", viewport={"width": width, "height": 800})
+    page = opened.page
+    papers = []
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        papers.append(page.evaluate("getComputedStyle(document.body).backgroundColor"))
+        page.screenshot(path=tmp_path / f"{scheme}.png", full_page=True)
+        # Nothing is wider than the window but what scrolls in a frame of its own.
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert papers[0] != papers[1]
+    page.emulate_media(media="print")
+    assert not page.locator("nav").is_visible()
+    assert page.pdf(format="A4").startswith(b"%PDF")
+    opened.close()
+
+
+def test_right_to_left_text_stands_so(browser: Any, tmp_path: Path) -> None:
+    opened = Opened(browser, write(tmp_path, [Example("the cat", "القطة", "قطة")], ("en", "ar")))
+    direction = "element => getComputedStyle(element).direction"
+    found = [cell.evaluate(direction) for cell in opened.page.locator(".example dd").all()]
+    assert found == ["ltr", "rtl", "rtl"]
+    opened.close()
+
+
+def test_a_large_report_stays_small_and_opens(browser: Any, tmp_path: Path) -> None:
+    spans = [(3 * place, 3 * place + 2) for place in range(30)]
+    text = "ab " * 30
+    alignment = Alignment(spans, spans, np.eye(30, dtype=np.float32))
+    examples = [Example(f"{text}{n}", text, f"{text}{n % 7}", (), alignment) for n in range(5000)]
+    path = write(tmp_path, examples)
+    assert path.stat().st_size < 15_000_000
+    opened = Opened(browser, path)
+    opened.page.get_by_text("5,000 sentences").last.click()
+    assert opened.page.locator(".list article").count() == 40
+    opened.close()
