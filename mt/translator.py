@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from mt.batches import collate, pad, plan_decoding
 from mt.bundle import Bundle, load_bundle, load_graphs
@@ -250,21 +251,48 @@ class Translator:
         """
         encoded, wanted = self.encode_pairs(sources, targets, first_line)
         scores = [(0.0, 0)] * len(sources)
+        for numbers, target_out, log_probs in self._forced(encoded, wanted, batch_tokens):
+            real = target_out != PAD
+            chosen = torch.zeros(target_out.shape, dtype=torch.float64, device=self.device)
+            chosen[real] = log_probs.gather(1, target_out[real][:, None])[:, 0].double()
+            for number, total in zip(numbers, chosen.sum(1).tolist(), strict=True):
+                scores[number] = (total, len(wanted[number]) + 1)
+        return scores
+
+    @torch.inference_mode()
+    def confidences(
+        self, sources: Sequence[str], targets: Sequence[str], batch_tokens: int = BATCH_TOKENS
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Ask the network for each token of given translations, knowing those before it.
+
+        Arguments are those of `score`.
+
+        Returns:
+            Over all tokens, ends of sentences included, the probability of the token that is the
+            most likely, and whether it is the one that is there.
+        """
+        encoded, wanted = self.encode_pairs(sources, targets)
+        found, right = [np.empty(0, np.float32)], [np.empty(0, np.bool_)]
+        for _, target_out, log_probs in self._forced(encoded, wanted, batch_tokens):
+            best, tokens = log_probs.max(dim=1)
+            found.append(best.exp().float().cpu().numpy())
+            right.append((tokens == target_out[target_out != PAD]).cpu().numpy())
+        return np.concatenate(found), np.concatenate(right)
+
+    def _forced(
+        self, encoded: list[list[int]], wanted: list[list[int]], batch_tokens: int
+    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+        """Yield the numbers of a batch's pairs, its targets `(B, T)` and the log-probabilities of
+        all tokens at each of its N places that is no padding `(N, V)`."""
         self.model.eval()
         lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
         for numbers in plan_decoding(lengths, batch_tokens):
             batch = collate([encoded[n] for n in numbers], [wanted[n] for n in numbers], numbers)
             source, source_lengths, target_in, target_out, _ = batch.to(self.device)
             vectors = self.model(source, source_lengths, target_in)
-            real = target_out != PAD
-            chosen = torch.zeros(target_out.shape, dtype=torch.float64, device=self.device)
-            logits = self.model.output(vectors[real])
+            logits = self.model.output(vectors[target_out != PAD])
             wide = logits if logits.dtype == torch.float64 else logits.float()
-            picked = wide.log_softmax(-1).gather(1, target_out[real][:, None])[:, 0]
-            chosen[real] = picked.double()
-            for number, total in zip(numbers, chosen.sum(1).tolist(), strict=True):
-                scores[number] = (total, len(wanted[number]) + 1)
-        return scores
+            yield numbers, target_out, wide.log_softmax(-1)
 
     @torch.inference_mode()
     def align(

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
+from mt.evaluation.behaviour import behaviour
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, score_set
 from mt.files import check_folder, write_atomically
@@ -91,6 +92,9 @@ def evaluate(
     first = found[0]
     translator = first.engine.translator if first.engine else None
     seen = alignments(translator, sources, columns[0])
+    observed = None
+    if translator is not None:
+        observed = behaviour(translator, sources, streams[0], columns[0], seen)
     examples = [
         Example(text, reference, hypothesis, others, alignment)
         for text, reference, alignment, hypothesis, *others in zip(
@@ -101,7 +105,7 @@ def evaluate(
         output,
         ReportData(
             title=", ".join(names),
-            sets=[TestSet(scores, examples, analysis)],
+            sets=[TestSet(scores, examples, analysis, observed)],
             languages=languages,
             facts=[*_facts(found), ("References", ", ".join(map(str, references)))],
             translations_per_second=len(sources) / first.seconds if first.engine else None,

@@ -128,7 +128,9 @@ def line_chart(
         kind = f"plot-line plot-{line.style}"
         parts.append(element("path", d=_path(drawn, x_of, y_of), class_=kind))
         if line.dots and len(spans) <= 60:
-            parts += [_dot(x, y, x_of, y_of, f"plot-dot plot-{line.style}") for x, y in drawn]
+            parts += [
+                _dot(x, y, x_of, y_of, f"plot-dot plot-{line.style}", x_name) for x, y in drawn
+            ]
         ends.append((y_of(drawn[-1][1]), drawn[-1][1], line))
     parts += _end_labels(ends)
 
@@ -140,7 +142,7 @@ def line_chart(
     note = unit
     if mark == "max":
         x, y = max(lines[0].points, key=lambda point: (point[1], -point[0]))
-        parts.append(_dot(x, y, x_of, y_of, "plot-best"))
+        parts.append(_dot(x, y, x_of, y_of, "plot-best", x_name))
         note = f"best {y:.1f} at update {x:,.0f}"
         summary += f"; {note}"
     if log:
@@ -308,10 +310,11 @@ def _dot(
     x_of: Callable[[float], float],
     y_of: Callable[[float], float],
     kind: str,
+    x_name: str,
 ) -> Markup:
     return element(
         "circle",
-        element("title", f"{_short(y)} at update {x:,.0f}"),
+        element("title", f"{_short(y)} at {x:,.0f} {x_name}"),
         cx=f"{x_of(x):.1f}",
         cy=f"{y_of(y):.1f}",
         r="4.5" if kind == "plot-best" else "2.6",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mt.evaluation import plots
 from mt.evaluation.analysis import Analysis, Breakdown
+from mt.evaluation.behaviour import Behaviour
 from mt.evaluation.markup import Markup, element, join
 from mt.evaluation.scores import (
     Score,
@@ -61,6 +62,8 @@ class TestSet(NamedTuple):
     scores: SetScores
     examples: list[Example]
     analysis: Analysis | None = None
+    behaviour: Behaviour | None = None
+    """Of the first system's network."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def report_markdown(data: ReportData) -> str:
         parts += [f"- {NOTE}", ""]
         if test.analysis is not None:
             parts += [markdown(rows) for rows in _analysis_rows(one, test.analysis)]
+        if test.behaviour is not None:
+            parts.append(markdown([("observed", ""), *test.behaviour.facts]))
     if data.facts:
         parts += ["## Facts", "", markdown([("", ""), *data.facts])]
     return "\n".join(parts)
@@ -120,6 +125,7 @@ def report_html(data: ReportData) -> str:
         ("training", "Training", _training(data.curves, data.gradient_flow)),
         ("cleaning", "Cleaning", _cleaning(data.cleaning)),
         ("breakdown", "Breakdown", _breakdown(data.sets)),
+        ("behaviour", "Behaviour of the network", _behaviour(data.sets)),
         ("examples", "Examples", _examples(data)),
         ("recipe", "Recipe", _recipe(data.recipe_yaml)),
     ]
@@ -272,6 +278,33 @@ def _bucket_chart(one: Breakdown, names: Sequence[str]) -> Markup:
     }
     note = f"{one.unit}, 95% intervals; below each its {one.counted}"
     return plots.interval_chart(one.title, note, labels, rows)
+
+
+def _behaviour(sets: Sequence[TestSet]) -> Markup | None:
+    parts: list[Markup] = []
+    for test in sets:
+        if test.behaviour is None:
+            continue
+        if len(sets) > 1:
+            parts.append(element("h3", f"Test set {test.scores.name}"))
+        bins = test.behaviour.calibration
+        points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
+        chart = plots.line_chart(
+            "Calibration",
+            "percent of tokens right, by how sure the network was",
+            [
+                plots.Series("is right", points, dots=True),
+                plots.Series("ideal", [(0, 0), (100, 100)], "b"),
+            ],
+            from_zero=True,
+            x_name="% sure",
+        )
+        table = _table([("Observed", ""), *test.behaviour.facts])
+        parts += [
+            element("div", chart, class_="charts one"),
+            element("div", table, class_="wide checks", tabindex="0"),
+        ]
+    return join(parts) if parts else None
 
 
 def _analysis_rows(scores: SetScores, analysis: Analysis) -> list[list[list[str]]]:

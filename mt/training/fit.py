@@ -18,6 +18,7 @@ from mt.bundle import Bundle, load_bundle, save_bundle
 from mt.corpus import ParallelCorpus, cleaning_table, load_corpus
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
+from mt.evaluation.behaviour import behaviour
 from mt.evaluation.card import model_card
 from mt.evaluation.evaluate import alignments
 from mt.evaluation.gradients import gradient_flow
@@ -292,7 +293,8 @@ def _evaluate(
             corpus.batches(),
             bundle.tokenizers.target,
         )
-        sets.append(TestSet(scores, examples, analysis))
+        observed = behaviour(translator, sources, references, hypotheses, seen)
+        sets.append(TestSet(scores, examples, analysis, observed))
         for score in scores.scores:
             _log.info("%-10s %s %.2f  %s", name, score.metric, score.score, score.signature)
         kept, total = placeholder_fidelity(sources, hypotheses)

@@ -51,7 +51,9 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     assert (folder / "hypotheses.txt").read_text() == translated.out
     assert "</html>" in (folder / "report.html").read_text()
     # What was trained on is known from the run's folder, or not at all.
-    assert "| Word frequency in the training text |" in (folder / "report.md").read_text()
+    written = (folder / "report.md").read_text()
+    assert "| Word frequency in the training text |" in written
+    assert "| Expected calibration error |" in written
 
 
 def test_the_training_text_may_be_named_or_missing(
