@@ -22,8 +22,8 @@ from mt.recipe import Corpus, Distillation, Recipe, ShortlistOptions, TokenizerS
 
 @dataclass(frozen=True)
 class Decoding:
-    """How `mt translate`, `mt evaluate` and `mt compare` search. What is not given is as the bundle's
-    recipe has it."""
+    """How `mt translate`, `mt evaluate` and `mt compare` search. What is not given is as the
+    bundle's recipe has it."""
 
     beam_size: int | None = None
     """Hypotheses kept for each sentence; 1 is greedy search (default: the recipe's, usually 5)."""
