@@ -387,7 +387,9 @@ def main() -> None:
                 if isinstance(toolkit, Mt)
                 else curve(toolkit, run, references["valid"])
             )
-            reached = max((bleu for _, bleu in found), default=0.0)
+            if not found:
+                sys.exit(f"{run}: no checkpoint after {given.minutes:g} minutes; give more")
+            reached = max(bleu for _, bleu in found)
             if name not in best or reached > best[name][0]:
                 best[name] = reached, found, run
     print("| toolkit | Adam's rate | minutes to validation BLEU 30 | best, and after minutes |")

@@ -9,7 +9,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple, TypeVar
 
 import lightning as L
+import numpy as np
 import torch.distributed
+from numpy.typing import NDArray
 
 from mt.bundle import Bundle
 from mt.evaluation.scores import corpus_score
@@ -144,11 +146,24 @@ class Validation(UpdateCallback):
             better = bleu > self.best
             message += f" · BLEU {bleu:.2f}{' (best)' if better else ''}"
             self._select(trainer, module, bleu)
-            samples = self._samples(sources, references, hypotheses)
+            chosen = sorted({0, len(sources) // 3, 2 * len(sources) // 3})
+            samples = "\n".join(
+                f"  source     {sources[n]}\n  reference  {references[n]}\n"
+                f"  output     {hypotheses[n]}"
+                for n in chosen
+            )
             message += "\n" + samples
             if self.metrics.tensorboard is not None and trainer.is_global_zero:
                 board = self.metrics.tensorboard.experiment
                 board.add_text("translations", f"```\n{samples}\n```", trainer.global_step)
+                if model.architecture.attention != "none":
+                    seen = translator.align(
+                        [sources[n] for n in chosen], [hypotheses[n] for n in chosen]
+                    )
+                    for number, one in enumerate(seen, 1):
+                        if one.weights.size:
+                            tag, image = f"attention/{number}", _picture(one.weights)
+                            board.add_image(tag, image, trainer.global_step, dataformats="HW")
         model.train()
         self.progress.tick(trainer, module)
         trainer.should_stop = trainer.should_stop or module.progress >= 1
@@ -178,15 +193,11 @@ class Validation(UpdateCallback):
             )
             trainer.should_stop = True
 
-    @staticmethod
-    def _samples(sources: list[str], references: list[str], hypotheses: list[str]) -> str:
-        count = len(sources)
-        chosen = sorted({0, count // 3, 2 * count // 3})
-        return "\n".join(
-            f"  source     {sources[n]}\n  reference  {references[n]}\n  output     {hypotheses[n]}"
-            for n in chosen
-            if n < count
-        )
+
+def _picture(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Paint attention, translated words downwards and source words across, black for all of it."""
+    side = np.ones((16, 16), np.float32)  # pixels
+    return 1 - np.kron(weights.clip(0, 1), side)
 
 
 def _columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:

@@ -93,7 +93,7 @@ def test_bleu_is_that_of_the_weights_that_are_kept(go: Any, project: Path, tmp_p
     assert bleu == pytest.approx(max(float(row["valid_bleu"] or 0) for row in checks), rel=1e-4)
 
 
-def test_tensorboard_has_the_curves_and_sample_translations(go: Any, tmp_path: Path) -> None:
+def test_tensorboard_has_curves_sample_translations_and_attention(go: Any, tmp_path: Path) -> None:
     found = go("--trainer.max_steps", 10)
     board = EventAccumulator(str(tmp_path / "run/tensorboard"))
     board.Reload()
@@ -104,6 +104,12 @@ def test_tensorboard_has_the_curves_and_sample_translations(go: Any, tmp_path: P
     [samples] = [tag for tag in tags["tensors"] if tag.startswith("translations")]
     written = board.Tensors(samples)[-1].tensor_proto.string_val[0].decode()
     assert all(word in written for word in ("source", "reference", "output"))
+    outputs = [line.split()[1:] for line in written.splitlines() if line.startswith("  output")]
+    assert len(outputs) == 3
+    for number, words in enumerate(outputs, 1):
+        if words:  # sixteen pixels a word
+            assert board.Images(f"attention/{number}")[-1].height == 16 * len(words)
+    assert any(outputs)
 
 
 def test_time_is_a_budget_too(go: Any) -> None:
