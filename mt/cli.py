@@ -106,6 +106,7 @@ def evaluate(arguments: list[str]) -> None:
         options.output or Path("runs/evaluate") / options.source.name,
         lambda path: make_engine(path, decoding, n_best=1),
         options.training_text,
+        options.beam_sizes,
     )
     if options.json:
         print(scores_json([scores]), end="")
@@ -145,7 +146,7 @@ def compare(arguments: list[str]) -> None:
         options.output or Path("runs/compare") / options.source.name,
         lambda path: make_engine(path, decoding, n_best=1),
         options.training_text,
-        options.target_language,
+        target_language=options.target_language,
     )
     if options.format == "json":
         print(scores_json([scores]), end="")

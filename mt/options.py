@@ -105,6 +105,8 @@ class EvaluateOptions:
     training_text: list[Path] = field(default_factory=list)
     """Files of training sources and their targets, to tell the familiar from the new (default:
     the text of the bundle's run, where it is at hand)."""
+    beam_sizes: list[int] = field(default_factory=list)
+    """Sizes of beams to compare in the report, such as 1 2 5 10 (default: none)."""
     output: Path | None = None
     """Folder of hypotheses.txt, scores.json, report.md and report.html (default:
     runs/evaluate/SOURCE_FILE_NAME)."""

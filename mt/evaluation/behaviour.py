@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mt.evaluation.scores import Score, score_systems
 from mt.translator import Alignment, Translator
 
 BINS = 10
@@ -24,6 +27,15 @@ class Bin(NamedTuple):
     tokens: int
 
 
+class BeamPoint(NamedTuple):
+    """What a beam of some size finds."""
+
+    size: int
+    score: Score
+    speed: float
+    """Sentences a second."""
+
+
 class Behaviour(NamedTuple):
     """What is known of a network besides its translations."""
 
@@ -31,6 +43,34 @@ class Behaviour(NamedTuple):
     """Those that are not empty, the least sure first."""
     facts: list[tuple[str, str]]
     """Name and value."""
+    beams: Sequence[BeamPoint] = ()
+
+
+def beam_curve(
+    translator: Translator,
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    metric: str,
+    sizes: Sequence[int],
+) -> list[BeamPoint]:
+    """Translate and score a test set with beams of several sizes.
+
+    Args:
+        translator: Translates.
+        sources: Of the test set.
+        references: One or more streams.
+        metric: Its name.
+        sizes: Of the beams.
+    """
+    points = []
+    for size in sorted(set(sizes)):
+        began = time.monotonic()
+        found = translator.translate(sources, replace(translator.options, beam_size=size))
+        speed = len(sources) / max(1e-9, time.monotonic() - began)
+        target_language = translator.languages[1]
+        [score] = score_systems(metric, [found], references, target_language=target_language)
+        points.append(BeamPoint(size, score, speed))
+    return points
 
 
 def behaviour(

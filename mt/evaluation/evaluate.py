@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
-from mt.evaluation.behaviour import behaviour
+from mt.evaluation.behaviour import beam_curve, behaviour
 from mt.evaluation.report import Example, ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, score_set
 from mt.files import check_folder, write_atomically
@@ -43,6 +43,7 @@ def evaluate(
     output: Path,
     make_engine: Callable[[Path], Engine],
     training_text: Sequence[Path] = (),
+    beam_sizes: Sequence[int] = (),
     target_language: str | None = None,
 ) -> SetScores:
     """Evaluate one system on a test set, or compare several with the first.
@@ -56,6 +57,7 @@ def evaluate(
         make_engine: Loads a bundle.
         training_text: Files of training sources and targets; without, the text that the first of
             the bundles was trained on, where it lies in its run's folder.
+        beam_sizes: Of beams to compare, for the first system.
         target_language: Code such as `de`; without, that of a bundle, or the ending of a reference.
 
     Raises:
@@ -65,6 +67,8 @@ def evaluate(
     check_folder(output, "--output")
     if len(training_text) not in (0, 2):
         raise MTError("--training-text: give two files, the sources and their targets")
+    if any(size < 1 for size in beam_sizes):
+        raise MTError("--beam-sizes: a beam holds at least 1 hypothesis")
     sources, *streams = read_parallel([source, *references])
     if not sources:
         raise MTError(f"{source}: the file is empty; give one with a sentence on each line")
@@ -95,6 +99,10 @@ def evaluate(
     observed = None
     if translator is not None:
         observed = behaviour(translator, sources, streams[0], columns[0], seen)
+        if beam_sizes:
+            _log.info("beams      %s", ", ".join(map(str, beam_sizes)))
+            beams = beam_curve(translator, sources, streams, metrics[0], beam_sizes)
+            observed = observed._replace(beams=beams)
     examples = [
         Example(text, reference, hypothesis, others, alignment)
         for text, reference, alignment, hypothesis, *others in zip(

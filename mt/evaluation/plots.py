@@ -208,13 +208,15 @@ def interval_chart(
     unit: str,
     labels: Sequence[tuple[str, str]],
     rows: Mapping[str, Sequence[Whisker]],
+    *,
+    from_zero: bool = True,
 ) -> Markup:
     """Return a `<figure>` of values with their confidence intervals, side by side by category.
 
     `labels` are two lines for each category, `rows` the values by name, in the styles of `STYLES`.
     """
     lows = [low for row in rows.values() for value, ends in row for low in (ends or [value])]
-    y_ticks = _ticks(min(0, *lows), max(lows))
+    y_ticks = _ticks(min(0, *lows) if from_zero else min(lows), max(lows))
     y_of = _scale(y_ticks[0], max(y_ticks[-1], max(lows)), HEIGHT - _BOTTOM - 12, _TOP)
     right = WIDTH - 16
     width = (right - _LEFT) / len(labels)

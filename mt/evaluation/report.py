@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mt.evaluation import plots
 from mt.evaluation.analysis import Analysis, Breakdown
-from mt.evaluation.behaviour import Behaviour
+from mt.evaluation.behaviour import BeamPoint, Behaviour
 from mt.evaluation.markup import Markup, element, join
 from mt.evaluation.scores import (
     Score,
@@ -113,6 +113,13 @@ def report_markdown(data: ReportData) -> str:
             parts += [markdown(rows) for rows in _analysis_rows(one, test.analysis)]
         if test.behaviour is not None:
             parts.append(markdown([("observed", ""), *test.behaviour.facts]))
+            beams = [
+                (str(one.size), f"{one.score.score:.1f}", f"{one.speed:,.0f}")
+                for one in test.behaviour.beams
+            ]
+            if beams:
+                head = ("beam size", METRIC_NAMES[one.scores[0].metric], "sentences a second")
+                parts.append(markdown([head, *beams]))
     if data.facts:
         parts += ["## Facts", "", markdown([("", ""), *data.facts])]
     return "\n".join(parts)
@@ -300,11 +307,22 @@ def _behaviour(sets: Sequence[TestSet]) -> Markup | None:
             x_name="% sure",
         )
         table = _table([("Observed", ""), *test.behaviour.facts])
+        charts = [chart]
+        if test.behaviour.beams:
+            charts.append(_beam_chart(test.behaviour.beams))
         parts += [
-            element("div", chart, class_="charts one"),
+            element("div", *charts, class_="charts" if len(charts) > 1 else "charts one"),
             element("div", table, class_="wide checks", tabindex="0"),
         ]
     return join(parts) if parts else None
+
+
+def _beam_chart(beams: Sequence[BeamPoint]) -> Markup:
+    labels = [(str(one.size), f"{one.speed:,.0f}/s") for one in beams]
+    metric = METRIC_NAMES[beams[0].score.metric]
+    note = f"{metric}, 95% intervals; below each its sentences a second"
+    row = [plots.Whisker(one.score.score, one.score.interval) for one in beams]
+    return plots.interval_chart("Beam size", note, labels, {metric: row}, from_zero=False)
 
 
 def _analysis_rows(scores: SetScores, analysis: Analysis) -> list[list[list[str]]]:

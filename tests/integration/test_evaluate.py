@@ -28,6 +28,9 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
         "chrf",
         "ter",
         "bleu-lc-tok",
+        "--beam-sizes",
+        3,
+        1,
         "--output",
         "scored",
         cwd=tmp_path,
@@ -54,6 +57,12 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     written = (folder / "report.md").read_text()
     assert "| Word frequency in the training text |" in written
     assert "| Expected calibration error |" in written
+    beams = written.partition("| beam size | BLEU | sentences a second |")[2].splitlines()[2:4]
+    for beam, line in zip(("1", "3"), beams, strict=True):
+        again = mt("evaluate", run.bundle, "--source", text / "test.xx", "--reference",
+                   text / "test.yy", "other.yy", "--beam-size", beam, "--metric", "bleu",
+                   cwd=tmp_path)  # fmt: skip
+        assert line.startswith(f"| {beam} | {float(again.out.split()[1]):.1f} | ")
 
 
 def test_the_training_text_may_be_named_or_missing(
