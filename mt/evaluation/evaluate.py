@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -80,46 +80,85 @@ def evaluate(
     languages = _languages(opened, source, references, target_language)
     _log.info("systems    %s", ", ".join(names))
     found = [_run(system, sources) for system in opened]
-    _log.info("scores     %s", ", ".join(metrics))
-    columns = [system.hypotheses for system in found]
-    named = dict(zip(names, columns, strict=True))
-    scores = score_set(source.name, named, streams, metrics, target_language=languages[1])
     training = _training_text(found, training_text)
     if training is not None:
         _log.info("training   the text is read through")
-    tokenizer = next((s.engine.translator.tokenizers.target for s in found if s.engine), None)
-    analysis = analyse(sources, streams, columns, metrics[0], languages[1], training, tokenizer)
+    first = found[0]
+    examined = examine(
+        source.name,
+        sources,
+        streams,
+        {system.name: system.hypotheses for system in found},
+        metrics,
+        languages[1],
+        training,
+        first.engine.translator if first.engine else None,
+        beam_sizes,
+    )
     for number, system in enumerate(found):
         if system.engine is not None:
             name = "hypotheses.txt" if number == 0 else f"hypotheses.{system.name}.txt"
             write_atomically(output / name, "".join(f"{text}\n" for text in system.hypotheses))
-    first = found[0]
-    translator = first.engine.translator if first.engine else None
-    seen = alignments(translator, sources, columns[0])
-    observed = None
-    if translator is not None:
-        observed = behaviour(translator, sources, streams[0], columns[0], seen)
-        if beam_sizes:
-            _log.info("beams      %s", ", ".join(map(str, beam_sizes)))
-            beams = beam_curve(translator, sources, streams, metrics[0], beam_sizes)
-            observed = observed._replace(beams=beams)
-    examples = [
-        Example(text, reference, hypothesis, others, alignment)
-        for text, reference, alignment, hypothesis, *others in zip(
-            sources, streams[0], seen, *columns, strict=True
-        )
-    ]
     write_report(
         output,
         ReportData(
             title=", ".join(names),
-            sets=[TestSet(scores, examples, analysis, observed)],
+            sets=[examined],
             languages=languages,
             facts=[*_facts(found), ("References", ", ".join(map(str, references)))],
             translations_per_second=len(sources) / first.seconds if first.engine else None,
         ),
     )
-    return scores
+    return examined.scores
+
+
+def examine(
+    name: str,
+    sources: Sequence[str],
+    references: Sequence[Sequence[str]],
+    systems: Mapping[str, Sequence[str]],
+    metrics: Sequence[str],
+    target_language: str,
+    training: Iterable[tuple[Sequence[str], Sequence[str]]] | None,
+    translator: Translator | None,
+    beam_sizes: Sequence[int] = (),
+) -> TestSet:
+    """Gather all that a report tells of a test set.
+
+    Args:
+        name: Of the test set.
+        sources: Its sentences.
+        references: One or more streams.
+        systems: Hypotheses by the name of the system.
+        metrics: Names; the first is that of breakdowns.
+        target_language: Code.
+        training: Batches of the training text.
+        translator: Of the first system.
+        beam_sizes: Of beams for it to compare.
+    """
+    _log.info("scores     %s of %s", ", ".join(metrics), name)
+    scores = score_set(name, systems, references, metrics, target_language=target_language)
+    columns = list(systems.values())
+    tokenizer = translator.tokenizers.target if translator else None
+    metric = metrics[0]
+    analysis = analyse(sources, references, columns, metric, target_language, training, tokenizer)
+    seen: Sequence[Alignment | None] = [None] * len(sources)
+    observed = None
+    if translator is not None:
+        if translator.model.architecture.attention != "none":
+            seen = translator.align(sources, columns[0])
+        observed = behaviour(translator, sources, references[0], columns[0], seen)
+        if beam_sizes:
+            _log.info("beams      %s", ", ".join(map(str, beam_sizes)))
+            beams = beam_curve(translator, sources, references, metric, beam_sizes)
+            observed = observed._replace(beams=beams)
+    examples = [
+        Example(source, reference, hypothesis, others, alignment)
+        for source, reference, alignment, hypothesis, *others in zip(
+            sources, references[0], seen, *columns, strict=True
+        )
+    ]
+    return TestSet(scores, examples, analysis, observed)
 
 
 def system_names(paths: Sequence[Path]) -> list[str]:
@@ -158,18 +197,6 @@ def _run(system: System, sources: list[str]) -> System:
     )
     hypotheses = [best[0].text for done in system.engine.translate(jobs) for best in done]
     return system._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
-
-
-def alignments(
-    translator: Translator | None, sources: Sequence[str], hypotheses: Sequence[str]
-) -> Sequence[Alignment | None]:
-    """Tell where attention was while each translation was written; None without attention."""
-    if translator is not None:
-        try:
-            return translator.align(sources, hypotheses)
-        except ValueError:  # a network without
-            pass
-    return [None] * len(sources)
 
 
 def _training_text(

@@ -6,7 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from mt.bundle import Bundle, load_bundle, save_bundle
 from mt.corpus import ParallelCorpus, cleaning_table, load_corpus
 from mt.errors import MTError
-from mt.evaluation.analysis import analyse
-from mt.evaluation.behaviour import behaviour
 from mt.evaluation.card import model_card
-from mt.evaluation.evaluate import alignments
+from mt.evaluation.evaluate import examine
 from mt.evaluation.gradients import gradient_flow
-from mt.evaluation.report import Example, ReportData, TestSet, write_report
-from mt.evaluation.scores import placeholder_fidelity, score_set
+from mt.evaluation.report import ReportData, write_report
+from mt.evaluation.scores import placeholder_fidelity
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
 from mt.recipe import Recipe
@@ -266,7 +264,6 @@ def _evaluate(
         facts = [*facts, ("Shortlist", described)]
         bundle = bundle._replace(shortlist=shortlist)
         translator = Translator(bundle, device)
-    language = recipe.corpus.target
     began = time.monotonic()
     translated = {
         name: across_devices(list(pairs["source"]), translator.translate)
@@ -278,24 +275,18 @@ def _evaluate(
     sets, fidelity = [], []
     for name, pairs in corpus.tests.items():
         sources, references, hypotheses = [*pairs["source"]], [*pairs["target"]], translated[name]
-        metrics = recipe.evaluation.metrics
-        systems = {run.path.name: hypotheses}
-        scores = score_set(name, systems, [references], metrics, target_language=language)
-        seen = alignments(translator, sources, hypotheses)
-        rows = zip(sources, references, hypotheses, repeat(()), seen, strict=False)
-        examples = [Example(*row) for row in rows]
-        analysis = analyse(
+        examined = examine(
+            name,
             sources,
             [references],
-            [hypotheses],
-            metrics[0],
-            language,
+            {run.path.name: hypotheses},
+            recipe.evaluation.metrics,
+            recipe.corpus.target,
             corpus.batches(),
-            bundle.tokenizers.target,
+            translator,
         )
-        observed = behaviour(translator, sources, references, hypotheses, seen)
-        sets.append(TestSet(scores, examples, analysis, observed))
-        for score in scores.scores:
+        sets.append(examined)
+        for score in examined.scores.scores:
             _log.info("%-10s %s %.2f  %s", name, score.metric, score.score, score.signature)
         kept, total = placeholder_fidelity(sources, hypotheses)
         if total:
