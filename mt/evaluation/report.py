@@ -19,8 +19,6 @@ from string import Template
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mt.evaluation import plots
-from mt.evaluation.analysis import Analysis, Breakdown
-from mt.evaluation.behaviour import BeamPoint, Behaviour
 from mt.evaluation.markup import Markup, element, join
 from mt.evaluation.scores import (
     Score,
@@ -34,6 +32,8 @@ from mt.evaluation.words import word_diff
 from mt.files import write_atomically
 
 if TYPE_CHECKING:
+    from mt.evaluation.analysis import Analysis, Breakdown
+    from mt.evaluation.behaviour import BeamPoint, Behaviour
     from mt.translator import Alignment
 
 EXAMPLES = 8
