@@ -81,6 +81,7 @@ def test_the_report_of_a_run_shows_where_attention_was(
     words = translation.locator(".word")
     assert "".join(words.all_inner_texts()) == shown.replace(" ", "")
     words.nth(0).hover()
+    playwright.expect(card.locator(".told")).to_contain_text(" ← ")
     told = card.locator(".told").inner_text().strip()
     assert told.startswith(f"· {words.nth(0).inner_text()} ← ")
     weight = "element => Number(getComputedStyle(element).getPropertyValue('--weight'))"
@@ -92,13 +93,14 @@ def test_the_report_of_a_run_shows_where_attention_was(
 
     # The same from the keyboard, and as a table.
     page.mouse.move(0, 0)
-    assert card.locator(".told").inner_text() == ""
+    playwright.expect(card.locator(".told")).to_have_text("")
     translation.focus()
     page.keyboard.press("ArrowRight")
-    assert card.locator(".told").inner_text().strip() == told
+    playwright.expect(card.locator(".told")).to_have_text(told)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     cells = card.locator(".heat td[title]")
+    cells.first.wait_for()  # the browser tells that it has opened a little later
     assert cells.count() == card.locator(".heat tbody tr").count() * len(lit)
     first = [float(cell.evaluate(weight)) for cell in cells.all()[: len(lit)]]
     assert first == lit
@@ -112,7 +114,7 @@ def test_all_sentences_are_searched_and_ordered(browser: Any, tmp_path: Path) ->
     page = opened.page
     assert page.locator(".list article").count() == 0
     page.get_by_text("All 61 sentences").click()
-    assert page.locator("output").inner_text() == "61 of 61"
+    playwright.expect(page.locator("output")).to_have_text("61 of 61")
     assert page.locator(".list article").count() == 40
     page.get_by_text("Show more").click()
     assert page.locator(".list article").count() == 61
@@ -161,5 +163,5 @@ def test_a_large_report_stays_small_and_opens(browser: Any, tmp_path: Path) -> N
     assert path.stat().st_size < 15_000_000
     opened = Opened(browser, path)
     opened.page.get_by_text("5,000 sentences").last.click()
-    assert opened.page.locator(".list article").count() == 40
+    playwright.expect(opened.page.locator(".list article")).to_have_count(40)
     opened.close()
