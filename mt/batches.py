@@ -9,7 +9,7 @@ batches all see the same updates.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -134,6 +134,25 @@ def collate(
     target_out, _ = pad([[*row, EOS] for row in targets])
     target_in, _ = pad([[BOS, *row] for row in targets])
     return Batch(source, lengths, target_in, target_out, torch.as_tensor(np.asarray(ids)))
+
+
+def pair_batches(
+    sources: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], tokens: int
+) -> Iterator[Batch]:
+    """Lay all pairs out in batches of similar length, the longest first.
+
+    Args:
+        sources: Token ids without special tokens.
+        targets: Token ids without special tokens.
+        tokens: Budget of padded tokens of a batch's longer side; a longer pair is a batch of its
+            own.
+
+    Yields:
+        Batches whose `ids` are the places of their pairs.
+    """
+    lengths = [max(len(s), len(t)) + 1 for s, t in zip(sources, targets, strict=True)]
+    for places in plan_decoding(lengths, tokens):
+        yield collate([sources[n] for n in places], [targets[n] for n in places], places)
 
 
 def pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mt.batches import collate, pad, plan_decoding
+from mt.batches import Batch, pad, pair_batches, plan_decoding
 from mt.bundle import Bundle, load_bundle, load_graphs
 from mt.errors import MTError
 from mt.placeholders import find, mask, unmask
@@ -251,11 +251,12 @@ class Translator:
         """
         encoded, wanted = self.encode_pairs(sources, targets, first_line)
         scores = [(0.0, 0)] * len(sources)
-        for numbers, target_out, log_probs in self._forced(encoded, wanted, batch_tokens):
-            real = target_out != PAD
-            chosen = torch.zeros(target_out.shape, dtype=torch.float64, device=self.device)
-            chosen[real] = log_probs.gather(1, target_out[real][:, None])[:, 0].double()
-            for number, total in zip(numbers, chosen.sum(1).tolist(), strict=True):
+        for batch, log_probs in self._forced(encoded, wanted, batch_tokens):
+            real = batch.target_out != PAD
+            chosen = torch.zeros(real.shape, dtype=torch.float64, device=self.device)
+            tokens = batch.target_out[real][:, None]
+            chosen[real] = log_probs.gather(1, tokens)[:, 0].double()
+            for number, total in zip(batch.ids.tolist(), chosen.sum(1).tolist(), strict=True):
                 scores[number] = (total, len(wanted[number]) + 1)
         return scores
 
@@ -273,26 +274,25 @@ class Translator:
         """
         encoded, wanted = self.encode_pairs(sources, targets)
         found, right = [np.empty(0, np.float32)], [np.empty(0, np.bool_)]
-        for _, target_out, log_probs in self._forced(encoded, wanted, batch_tokens):
+        for batch, log_probs in self._forced(encoded, wanted, batch_tokens):
             best, tokens = log_probs.max(dim=1)
             found.append(best.exp().float().cpu().numpy())
-            right.append((tokens == target_out[target_out != PAD]).cpu().numpy())
+            there = batch.target_out[batch.target_out != PAD]
+            right.append((tokens == there).cpu().numpy())
         return np.concatenate(found), np.concatenate(right)
 
     def _forced(
         self, encoded: list[list[int]], wanted: list[list[int]], batch_tokens: int
-    ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-        """Yield the numbers of a batch's pairs, its targets `(B, T)` and the log-probabilities of
-        all tokens at each of its N places that is no padding `(N, V)`."""
+    ) -> Iterator[tuple[Batch, Tensor]]:
+        """Yield batches of pairs, and the log-probabilities of all tokens at each of a batch's N
+        places that is no padding, `(N, V)`."""
         self.model.eval()
-        lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
-        for numbers in plan_decoding(lengths, batch_tokens):
-            batch = collate([encoded[n] for n in numbers], [wanted[n] for n in numbers], numbers)
-            source, source_lengths, target_in, target_out, _ = batch.to(self.device)
-            vectors = self.model(source, source_lengths, target_in)
-            logits = self.model.output(vectors[target_out != PAD])
+        for batch in pair_batches(encoded, wanted, batch_tokens):
+            batch = batch.to(self.device)
+            vectors = self.model(batch.source, batch.source_lengths, batch.target_in)
+            logits = self.model.output(vectors[batch.target_out != PAD])
             wide = logits if logits.dtype == torch.float64 else logits.float()
-            yield numbers, target_out, wide.log_softmax(-1)
+            yield batch, wide.log_softmax(-1)
 
     @torch.inference_mode()
     def align(
@@ -309,25 +309,18 @@ class Translator:
         wanted = self._encode_targets(targets, held)
         found: dict[int, Alignment] = {}
         self.model.eval()
-        lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
-        for numbers in plan_decoding(lengths, batch_tokens):
-            batch = collate([encoded[n] for n in numbers], [wanted[n] for n in numbers], numbers)
-            source, source_lengths, target_in, *_ = batch.to(self.device)
-            weights = self.model.align(source, source_lengths, target_in).float().cpu().numpy()
-            for number, matrix in zip(numbers, weights, strict=True):
-                sides = []
-                for tokenizer, ids, text in (
-                    (self.tokenizers.source, encoded[number], sources[number]),
-                    (self.tokenizers.target, wanted[number], targets[number]),
-                ):
-                    sides.append(self._words(tokenizer, ids, text, held[number]))
-                (source_spans, source_groups), (target_spans, target_groups) = sides
-                table = np.zeros((len(target_spans), len(source_spans)), np.float32)
-                for column, tokens in enumerate(source_groups):
+        source_side, target_side = self.tokenizers
+        for batch in pair_batches(encoded, wanted, batch_tokens):
+            batch = batch.to(self.device)
+            weights = self.model.align(batch.source, batch.source_lengths, batch.target_in)
+            for n, matrix in zip(batch.ids.tolist(), weights.float().cpu().numpy(), strict=True):
+                source, columns = self._words(source_side, encoded[n], sources[n], held[n])
+                target, rows = self._words(target_side, wanted[n], targets[n], held[n])
+                table = np.zeros((len(rows), len(columns)), np.float32)
+                for column, tokens in enumerate(columns):
                     summed = matrix[:, tokens].sum(axis=1)
-                    for row, written in enumerate(target_groups):
-                        table[row, column] = summed[written].mean()
-                found[number] = Alignment(source_spans, target_spans, table)
+                    table[:, column] = [summed[written].mean() for written in rows]
+                found[n] = Alignment(source, target, table)
         return [found[number] for number in range(len(sources))]
 
     def _words(

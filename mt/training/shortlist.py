@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import torch
 
-from mt.batches import Ints, collate, plan_decoding
+from mt.batches import Ints, pair_batches
 from mt.recipe import ShortlistOptions
 from mt.search.shortlist import Shortlist
 from mt.tokenizer import EOS, PAD
@@ -74,11 +74,9 @@ def coverage(
 def _links(translator: Translator, sources: Sequence[str], targets: Sequence[str]) -> Ints:
     """Number the pairs of linked tokens: source id times V plus target id."""
     encoded, wanted = translator.encode_pairs(sources, targets)
-    lengths = [max(len(s), len(t)) + 1 for s, t in zip(encoded, wanted, strict=True)]
     model, vocabulary = translator.model.eval(), len(translator.tokenizers.target)
     found = [np.empty(0, np.int64)]
-    for numbers in plan_decoding(lengths, _TOKENS):
-        batch = collate([encoded[n] for n in numbers], [wanted[n] for n in numbers], numbers)
+    for batch in pair_batches(encoded, wanted, _TOKENS):
         source, source_lengths, target_in, target_out, _ = batch.to(translator.device)
         weights = model.align(source, source_lengths, target_in)
         tokens = source.gather(1, weights.argmax(dim=2)) * vocabulary + target_out
