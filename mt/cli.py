@@ -8,9 +8,14 @@ import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mt import __version__
 from mt.errors import MTError
+
+if TYPE_CHECKING:
+    from mt.evaluation.scores import SetScores
+    from mt.options import CompareOptions, Decoding, EvaluateOptions
 
 USAGE = """\
 usage: mt COMMAND …
@@ -94,28 +99,18 @@ def evaluate(arguments: list[str]) -> None:
         [EvaluateOptions, Decoding],
         arguments,
     )
-    from mt.evaluation.evaluate import evaluate
     from mt.evaluation.scores import scores_json
-    from mt.filter import make_engine
+    from mt.evaluation.tables import markdown, score_rows
 
-    scores = evaluate(
-        [Path(bundle), *([options.baseline] if options.baseline else [])],
-        options.source,
-        options.reference,
-        options.metric,
-        options.output or Path("runs/evaluate") / options.source.name,
-        lambda path: make_engine(path, decoding, n_best=1),
-        options.training_text,
-        options.beam_sizes,
-    )
+    systems = [Path(bundle), *([options.baseline] if options.baseline else [])]
+    folder = Path("runs/evaluate")
+    scores = _evaluate(systems, options, decoding, folder, beam_sizes=options.beam_sizes)
     if options.json:
         print(scores_json([scores]), end="")
         return
     for score in scores.scores:
         print(f"{score.metric}\t{score.score:.2f}\t{score.signature}")
     if scores.others:
-        from mt.evaluation.tables import markdown, score_rows
-
         print(f"\n{markdown(score_rows(scores))}", end="")
 
 
@@ -133,26 +128,39 @@ def compare(arguments: list[str]) -> None:
         [CompareOptions, Decoding],
         arguments,
     )
-    from mt.evaluation.evaluate import evaluate
     from mt.evaluation.scores import scores_json
     from mt.evaluation.tables import latex, markdown, score_rows
-    from mt.filter import make_engine
 
-    scores = evaluate(
-        [Path(name) for name in names],
-        options.source,
-        options.reference,
-        options.metric,
-        options.output or Path("runs/compare") / options.source.name,
-        lambda path: make_engine(path, decoding, n_best=1),
-        options.training_text,
-        target_language=options.target_language,
-    )
+    language = options.target_language
+    systems, folder = [Path(name) for name in names], Path("runs/compare")
+    scores = _evaluate(systems, options, decoding, folder, target_language=language)
     if options.format == "json":
         print(scores_json([scores]), end="")
     else:
         write = latex if options.format == "latex" else markdown
         print(write(score_rows(scores)), end="")
+
+
+def _evaluate(
+    systems: list[Path],
+    options: EvaluateOptions | CompareOptions,
+    decoding: Decoding,
+    folder: Path,
+    **more: Any,
+) -> SetScores:
+    from mt.evaluation.evaluate import evaluate
+    from mt.filter import make_engine
+
+    return evaluate(
+        systems,
+        options.source,
+        options.reference,
+        options.metric,
+        options.output or folder / options.source.name,
+        lambda path: make_engine(path, decoding, n_best=1),
+        options.training_text,
+        **more,
+    )
 
 
 def score(arguments: list[str]) -> None:
