@@ -14,17 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.evaluation.scores import MAX_RESAMPLED, RESAMPLES, placeholder_fidelity, score_systems
-from mt.evaluation.tables import METRIC_NAMES
+from mt.evaluation.tables import METRIC_NAMES, Value, share
 from mt.evaluation.words import words
 from mt.tokenizer import Tokenizer
-
-
-class Value(NamedTuple):
-    """One figure."""
-
-    score: float
-    interval: tuple[float, float] | None
-    """95% bootstrap confidence interval; None where there is one sentence, or over 10,000."""
 
 
 class Bucket(NamedTuple):
@@ -67,7 +59,7 @@ class Analysis(NamedTuple):
 class Familiarity(NamedTuple):
     """What of a test set stands in the training text."""
 
-    counts: Counter[str]
+    counts: dict[str, int]
     """How often each target word stands there."""
     known: list[float]
     """Of each source, the share of its word trigrams, ends included, that stand there."""
@@ -87,12 +79,13 @@ def familiarity(
         sources: Of the test set.
         targets: Texts, references and translations, whose words are counted.
     """
-    grams = [_trigrams(words(source)) for source in sources]
+    rows = [words(source) for source in sources]
+    grams = [_trigrams(row) for row in rows]
+    wanted_words = {word for row in rows for word in row}
     wanted_grams = {gram for row in grams for gram in row}
-    wanted_words = {word for gram in wanted_grams for word in gram}
     counts = dict.fromkeys((word for target in targets for word in words(target)), 0)
+    seen_words: set[str] = set()
     seen_grams: set[tuple[str, ...]] = set()
-    seen_words: set[str] = {""}
     for source_batch, target_batch in training:
         for text in source_batch:
             found = words(text)
@@ -103,9 +96,9 @@ def familiarity(
                 if word in counts:
                     counts[word] += 1
     return Familiarity(
-        Counter(counts),
+        counts,
         [sum(gram in seen_grams for gram in row) / len(row) for row in grams],
-        [sum(word not in seen_words for word in words(source)) for source in sources],
+        [sum(word not in seen_words for word in row) for row in rows],
     )
 
 
@@ -165,20 +158,25 @@ def by_frequency(
     found = [[Counter(words(line)) for line in hypotheses] for hypotheses in systems]
     buckets = []
     for label, low, high in _FREQUENCIES:
-
-        def within(row: Counter[str], low: int = low, high: float = high) -> int:
-            return sum(n for word, n in row.items() if low <= counts.get(word, 0) <= high)
-
-        total = np.array([within(row) for row in wanted])
+        total = _sizes(wanted, counts, low, high)
         if not total.sum():
             continue
         values = []
         for rows in found:
-            matched = [within(row & other) for row, other in zip(rows, wanted, strict=True)]
-            guessed = [within(row) for row in rows]
-            values.append(_f1(np.stack((np.array(matched), np.array(guessed), total), axis=1)))
+            matched = [row & other for row, other in zip(rows, wanted, strict=True)]
+            sums = [_sizes(row, counts, low, high) for row in (matched, rows)]
+            values.append(_f1(np.stack([*sums, total], axis=1)))
         buckets.append(Bucket(label, int(total.sum()), values))
     return Breakdown("Word frequency in the training text", "F1 of words", "words", buckets)
+
+
+def _sizes(
+    rows: Sequence[Counter[str]], counts: Mapping[str, int], low: int, high: float
+) -> NDArray[np.int64]:
+    """Count each sentence's words that stand so often in the training text."""
+    return np.array(
+        [sum(n for word, n in row.items() if low <= counts.get(word, 0) <= high) for row in rows]
+    )
 
 
 _FREQUENCIES = [
@@ -209,6 +207,7 @@ def _f1(sums: NDArray[np.int64]) -> Value:
 
 _LENGTHS = [(5, "1–5"), (10, "6–10"), (15, "11–15"), (20, "16–20"), (30, "21–30"), (50, "31–50")]
 _LONGEST = "51+"
+# A share below the whole is at most 1,000 of 1,001 trigrams, or so.
 _SHARES = [(0.25, "0–25%"), (0.5, "25–50%"), (0.75, "50–75%"), (0.9999, "75–99%")]
 _WHOLE = "100%"
 _UNKNOWN = ["none", "1", "2+"]
@@ -245,7 +244,7 @@ def checks(
         shares = []
         for hypotheses in systems:
             rows = zip(sources, reference, hypotheses, strict=True)
-            shares.append(_share(sum(wrong(*row) for row in rows), len(sources)))
+            shares.append(share(sum(wrong(*row) for row in rows), len(sources)))
         found.append(Check(name, shares))
     for name, kept in (
         ("All numbers of the source kept", _numbers_kept),
@@ -253,23 +252,12 @@ def checks(
     ):
         pairs = [kept(sources, hypotheses) for hypotheses in systems]
         if pairs[0][1]:
-            found.append(Check(name, [_share(part, total) for part, total in pairs]))
+            found.append(Check(name, [share(part, total) for part, total in pairs]))
     if tokenizer is not None:
         found.append(
             Check("Tokens spelt byte by byte", [_bytes_share(tokenizer, rows) for rows in systems])
         )
     return found
-
-
-def _share(part: int, total: int) -> str:
-    """A percentage that never rounds to all or nothing, and what it counts."""
-    percent = 100 * part / total if total else 0.0
-    text = f"{percent:.1f}"
-    if part and text == "0.0":
-        text = "<0.1"
-    elif part < total and text == "100.0":
-        text = ">99.9"
-    return f"{text}% ({part:,} of {total:,})"
 
 
 def _length(hypotheses: Sequence[str], reference: Sequence[str]) -> str:
@@ -328,7 +316,7 @@ _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 
 def _bytes_share(tokenizer: Tokenizer, hypotheses: Sequence[str]) -> str:
     pieces = [piece for row in tokenizer.encode(hypotheses) for piece in tokenizer.pieces(row)]
-    return _share(sum(_BYTE.fullmatch(piece) is not None for piece in pieces), len(pieces))
+    return share(sum(_BYTE.fullmatch(piece) is not None for piece in pieces), len(pieces))
 
 
 # -- All of it -------------------------------------------------------------------------------------

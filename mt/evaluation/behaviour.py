@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.evaluation.scores import Score, score_systems
+from mt.evaluation.tables import share
 from mt.translator import Alignment, Translator
 
 BINS = 10
@@ -89,12 +90,15 @@ def behaviour(
         hypotheses: What the translator found.
         alignments: Of these.
     """
-    bins = calibration(*translator.confidences(sources, reference))
-    total = sum(one.tokens for one in bins)
-    off = sum(one.tokens * abs(one.confidence - one.accuracy) for one in bins) / max(1, total)
+    confidence, right = translator.confidences(sources, reference)
+    bins = calibration(confidence, right)
+    off = sum(one.tokens * abs(one.confidence - one.accuracy) for one in bins) / len(right)
     facts = [
         ("Expected calibration error", f"{100 * off:.1f}%"),
-        ("Reference tokens that are the most likely ones, knowing those before", _right(bins)),
+        (
+            "Reference tokens that are the most likely ones, knowing those before",
+            share(int(right.sum()), len(right)),
+        ),
         *_search_errors(translator, sources, reference, hypotheses),
         *_attention([one.weights for one in alignments if one is not None]),
     ]
@@ -120,12 +124,6 @@ def calibration(confidence: NDArray[np.float32], right: NDArray[np.bool_]) -> li
     ]
 
 
-def _right(bins: Sequence[Bin]) -> str:
-    total = sum(one.tokens for one in bins)
-    right = round(sum(one.tokens * one.accuracy for one in bins))
-    return f"{100 * right / max(1, total):.1f}% ({right:,} of {total:,})"
-
-
 def _search_errors(
     translator: Translator,
     sources: Sequence[str],
@@ -138,15 +136,15 @@ def _search_errors(
     for texts in (reference, hypotheses):
         rows = translator.score(sources, texts)
         scores.append([p / translator.options.normalizer(tokens) for p, tokens in rows])
-    above = better = 0
+    above = other_texts = 0
     for wanted, found, text, other in zip(*scores, reference, hypotheses, strict=True):
         if text.split() != other.split():
-            better += 1
+            other_texts += 1
             above += wanted > found + 1e-6
-    if not better:
+    if not other_texts:
         return []
-    told = f"{100 * above / better:.1f}% ({above:,} of {better:,})"
-    return [("Search errors: references that the network scores above what was found", told)]
+    name = "Search errors: references that the network scores above what was found"
+    return [(name, share(above, other_texts))]
 
 
 def _attention(tables: Sequence[NDArray[np.float32]]) -> list[tuple[str, str]]:
@@ -156,12 +154,11 @@ def _attention(tables: Sequence[NDArray[np.float32]]) -> list[tuple[str, str]]:
         return []
     rows = np.concatenate([_entropy(table) for table in tables])
     most = np.concatenate([table.max(axis=0) for table in tables])
-    left = int((most < 0.1).sum())
     return [
         ("Entropy of a translated word's attention to source words", f"{rows.mean():.2f} bits"),
         (
             "Source words that no translated word gave a tenth of its attention",
-            f"{100 * left / len(most):.1f}% ({left:,} of {len(most):,})",
+            share(int((most < 0.1).sum()), len(most)),
         ),
     ]
 

@@ -15,6 +15,7 @@ from statistics import fmean, median
 from typing import NamedTuple
 
 from mt.evaluation.markup import Markup, element
+from mt.evaluation.tables import Value
 
 WIDTH, HEIGHT = 440, 230
 """Size of a picture in SVG units; the page stretches it."""
@@ -196,18 +197,11 @@ STYLES = "abcd"
 """Styles of a series, by which those of one name look the same in every picture."""
 
 
-class Whisker(NamedTuple):
-    """A value and its confidence interval."""
-
-    value: float
-    interval: tuple[float, float] | None
-
-
 def interval_chart(
     title: str,
     unit: str,
     labels: Sequence[tuple[str, str]],
-    rows: Mapping[str, Sequence[Whisker]],
+    rows: Mapping[str, Sequence[Value]],
     *,
     from_zero: bool = True,
 ) -> Markup:
@@ -229,20 +223,19 @@ def interval_chart(
             parts.append(element("text", text, x=x, y=y, text_anchor="middle", class_=kind))
     for number, ((name, row), style) in enumerate(zip(rows.items(), STYLES, strict=False)):
         offset = (number + 1) / (len(rows) + 1)
-        for place, (value, interval) in enumerate(row):
+        for place, value in enumerate(row):
             x = f"{_LEFT + (place + offset) * width:.1f}"
-            told = f"{name}, {labels[place][0]}: {value:.1f}"
-            if interval is not None:
-                told += " [{:.1f}, {:.1f}]".format(*interval)
-                low, high = (f"{y_of(end):.1f}" for end in interval)
+            if value.interval is not None:
+                low, high = (f"{y_of(end):.1f}" for end in value.interval)
                 kind = f"plot-whisker plot-{style}"
                 parts.append(element("line", x1=x, x2=x, y1=low, y2=high, class_=kind))
-            tip, y = element("title", told), f"{y_of(value):.1f}"
+            tip = element("title", f"{name}, {labels[place][0]}: {value}")
+            y = f"{y_of(value.score):.1f}"
             kind = f"plot-dot plot-{style}"
             parts.append(element("circle", tip, cx=x, cy=y, r="3.6", class_=kind))
     summary = f"{title}, {unit}: " + "; ".join(
         f"{label} ({below}): "
-        + ", ".join(f"{name} {row[place].value:.1f}" for name, row in rows.items())
+        + ", ".join(f"{name} {row[place].score:.1f}" for name, row in rows.items())
         for place, (label, below) in enumerate(labels)
     )
     return _figure(title, unit, summary, parts)

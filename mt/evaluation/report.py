@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import random
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.resources import files
@@ -27,7 +27,15 @@ from mt.evaluation.scores import (
     scores_json,
     sentence_chrf,
 )
-from mt.evaluation.tables import LOWER_IS_BETTER, METRIC_NAMES, NOTE, markdown, p_value, score_rows
+from mt.evaluation.tables import (
+    LOWER_IS_BETTER,
+    METRIC_NAMES,
+    NOTE,
+    Value,
+    markdown,
+    p_value,
+    score_rows,
+)
 from mt.evaluation.words import word_diff
 from mt.files import write_atomically
 
@@ -131,8 +139,8 @@ def report_html(data: ReportData) -> str:
         ("verdict", None, _verdict(data)),
         ("training", "Training", _training(data.curves, data.gradient_flow)),
         ("cleaning", "Cleaning", _cleaning(data.cleaning)),
-        ("breakdown", "Breakdown", _breakdown(data.sets)),
-        ("behaviour", "Behaviour of the network", _behaviour(data.sets)),
+        ("breakdown", "Breakdown", _by_set(data.sets, _breakdown)),
+        ("behaviour", "Behaviour of the network", _by_set(data.sets, _behaviour)),
         ("examples", "Examples", _examples(data)),
         ("recipe", "Recipe", _recipe(data.recipe_yaml)),
     ]
@@ -255,48 +263,53 @@ def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
 # -- Breakdown -------------------------------------------------------------------------------------
 
 
-def _breakdown(sets: Sequence[TestSet]) -> Markup | None:
-    parts: list[Markup] = []
+def _by_set(sets: Sequence[TestSet], show: Callable[[TestSet], Markup | None]) -> Markup | None:
+    """Show something of each test set that has it, under its name where there are several."""
+    parts = []
     for test in sets:
-        if test.analysis is None:
-            continue
-        if len(sets) > 1:
-            parts.append(element("h3", f"Test set {test.scores.name}"))
-        names = [test.scores.system, *(other.name for other in test.scores.others)]
-        charts = [_bucket_chart(one, names) for one in test.analysis.breakdowns if one.buckets]
-        *_, checks = _analysis_rows(test.scores, test.analysis)
-        legend = [
-            element("span", name, class_=f"key key-{style}")
-            for name, style in zip(names, plots.STYLES, strict=False)
-        ]
-        parts += [
-            *([element("p", *legend)] if len(names) > 1 else []),
+        shown = show(test)
+        if shown is not None:
+            named = len(sets) > 1
+            parts += [element("h3", f"Test set {test.scores.name}") if named else None, shown]
+    return join(parts) if parts else None
+
+
+def _breakdown(test: TestSet) -> Markup | None:
+    if test.analysis is None:
+        return None
+    names = [test.scores.system, *(other.name for other in test.scores.others)]
+    charts = [_bucket_chart(one, names) for one in test.analysis.breakdowns if one.buckets]
+    *_, checks = _analysis_rows(test.scores, test.analysis)
+    legend = [
+        element("span", name, class_=f"key key-{style}")
+        for name, style in zip(names, plots.STYLES, strict=False)
+    ]
+    return join(
+        [
+            element("p", *legend) if len(names) > 1 else None,
             element("div", *charts, class_="charts"),
             element("div", _table(checks), class_="wide checks", tabindex="0"),
         ]
-    return join(parts) if parts else None
+    )
 
 
 def _bucket_chart(one: Breakdown, names: Sequence[str]) -> Markup:
     labels = [(bucket.label, f"{bucket.size:,}") for bucket in one.buckets]
     rows = {
-        name: [plots.Whisker(*bucket.values[number]) for bucket in one.buckets]
+        name: [bucket.values[number] for bucket in one.buckets]
         for number, name in enumerate(names[: len(plots.STYLES)])
     }
     note = f"{one.unit}, 95% intervals; below each its {one.counted}"
     return plots.interval_chart(one.title, note, labels, rows)
 
 
-def _behaviour(sets: Sequence[TestSet]) -> Markup | None:
-    parts: list[Markup] = []
-    for test in sets:
-        if test.behaviour is None:
-            continue
-        if len(sets) > 1:
-            parts.append(element("h3", f"Test set {test.scores.name}"))
-        bins = test.behaviour.calibration
-        points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
-        chart = plots.line_chart(
+def _behaviour(test: TestSet) -> Markup | None:
+    if test.behaviour is None:
+        return None
+    bins = test.behaviour.calibration
+    points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
+    charts = [
+        plots.line_chart(
             "Calibration",
             "percent of tokens right, by how sure the network was",
             [
@@ -306,22 +319,23 @@ def _behaviour(sets: Sequence[TestSet]) -> Markup | None:
             from_zero=True,
             x_name="% sure",
         )
-        table = _table([("Observed", ""), *test.behaviour.facts])
-        charts = [chart]
-        if test.behaviour.beams:
-            charts.append(_beam_chart(test.behaviour.beams))
-        parts += [
+    ]
+    if test.behaviour.beams:
+        charts.append(_beam_chart(test.behaviour.beams))
+    table = _table([("Observed", ""), *test.behaviour.facts])
+    return join(
+        [
             element("div", *charts, class_="charts" if len(charts) > 1 else "charts one"),
             element("div", table, class_="wide checks", tabindex="0"),
         ]
-    return join(parts) if parts else None
+    )
 
 
 def _beam_chart(beams: Sequence[BeamPoint]) -> Markup:
     labels = [(str(one.size), f"{one.speed:,.0f}/s") for one in beams]
     metric = METRIC_NAMES[beams[0].score.metric]
     note = f"{metric}, 95% intervals; below each its sentences a second"
-    row = [plots.Whisker(one.score.score, one.score.interval) for one in beams]
+    row = [Value(one.score.score, one.score.interval) for one in beams]
     return plots.interval_chart("Beam size", note, labels, {metric: row}, from_zero=False)
 
 
@@ -332,11 +346,7 @@ def _analysis_rows(scores: SetScores, analysis: Analysis) -> list[list[list[str]
     for one in analysis.breakdowns:
         rows = [[one.title, one.counted, *(f"{name}, {one.unit}" for name in names)]]
         for bucket in one.buckets:
-            cells = [
-                f"{value:.1f}" + (" [{:.1f}, {:.1f}]".format(*interval) if interval else "")
-                for value, interval in bucket.values
-            ]
-            rows.append([bucket.label, f"{bucket.size:,}", *cells])
+            rows.append([bucket.label, f"{bucket.size:,}", *map(str, bucket.values)])
         tables.append(rows)
     tables.append([["check", *names], *([one.name, *one.values] for one in analysis.checks)])
     return tables

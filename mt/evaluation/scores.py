@@ -106,29 +106,29 @@ def score_systems(
     """Score the hypotheses of one or more systems, with their intervals, and `test` how each
     differs from the first. Takes seconds. The rest is as for `corpus_score`."""
     task = _prepare(metric, systems, references, target_language)
-    resampled = None
-    if 1 < len(systems[0]) <= MAX_RESAMPLED:
-        resampled = _paired_test(task, "bs", RESAMPLES)
-    scores = [float(task.scorer.corpus_score(one, task.references).score) for one in task.systems]
-    signature = task.signature()
-    if resampled is None:
-        return [Score(metric, score, signature) for score in scores]
-    intervals = [
-        (float(drawn.mean - drawn.ci), float(drawn.mean + drawn.ci)) for drawn in resampled
+    if not 1 < len(systems[0]) <= MAX_RESAMPLED:
+        plain = [task.scorer.corpus_score(one, task.references) for one in task.systems]
+        return [Score(metric, float(one.score), task.signature()) for one in plain]
+    found = [
+        Score(
+            metric,
+            float(one.score),
+            task.signature(),
+            (float(one.mean - one.ci), float(one.mean + one.ci)),
+            one.p_value,
+        )
+        for one in _paired_test(task, "bs", RESAMPLES)
     ]
     if not test or len(systems) == 1:
-        return [
-            Score(metric, score, signature, interval)
-            for score, interval in zip(scores, intervals, strict=True)
-        ]
-    found: list[Score] = []
-    shuffled = _paired_test(task, "ar", TRIALS)
-    for score, interval, drawn, mixed in zip(scores, intervals, resampled, shuffled, strict=True):
-        tested = Score(metric, score, signature, interval, drawn.p_value, mixed.p_value)
-        if found and score == scores[0]:  # sacreBLEU asks for greater differences, not as great
-            tested = tested._replace(p_bootstrap=1.0, p_randomization=1.0)
-        found.append(tested)
-    return found
+        return [one._replace(p_bootstrap=None) for one in found]
+    first, *others = found
+    tested = [first]
+    for one, shuffled in zip(others, _paired_test(task, "ar", TRIALS)[1:], strict=True):
+        p_values = one.p_bootstrap, shuffled.p_value
+        if one.score == first.score:  # sacreBLEU asks for greater differences, not as great
+            p_values = 1.0, 1.0
+        tested.append(one._replace(p_bootstrap=p_values[0], p_randomization=p_values[1]))
+    return tested
 
 
 class _Task(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from mt.evaluation.scores import Score, SetScores
 
@@ -16,6 +17,29 @@ METRIC_NAMES = {
 """What a metric is called."""
 LOWER_IS_BETTER = ("ter",)
 """Metrics of which less is more."""
+
+
+class Value(NamedTuple):
+    """A figure."""
+
+    score: float
+    interval: tuple[float, float] | None
+    """95% bootstrap confidence interval; None where there is one sentence, or over 10,000."""
+
+    def __str__(self) -> str:
+        interval = "" if self.interval is None else " [{:.1f}, {:.1f}]".format(*self.interval)
+        return f"{self.score:.1f}{interval}"
+
+
+def share(part: int, total: int) -> str:
+    """Say a percentage, which never rounds to none or all, and what it counts."""
+    percent = 100 * part / total if total else 0.0
+    text = f"{percent:.1f}"
+    if part and text == "0.0":
+        text = "<0.1"
+    elif part < total and text == "100.0":
+        text = ">99.9"
+    return f"{text}% ({part:,} of {total:,})"
 
 
 def score_rows(one: SetScores) -> list[list[str]]:
@@ -46,9 +70,7 @@ def p_value(value: float) -> str:
 
 
 def _cell(score: Score, first: Score | None = None) -> str:
-    text = f"{score.score:.1f}"
-    if score.interval is not None:
-        text += " [{:.1f}, {:.1f}]".format(*score.interval)
+    text = str(Value(score.score, score.interval))
     if first is not None:
         text += f", {score.score - first.score:+.1f}"
         tests = score.p_bootstrap, score.p_randomization
