@@ -15,14 +15,10 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     text = project / "text"
     lines = (text / "test.yy").read_text().splitlines()
     (tmp_path / "other.yy").write_text("".join(f"{line.upper()}\n" for line in lines))
+    common = ["evaluate", run.bundle, "--source", text / "test.xx", "--reference"]
+    common += [text / "test.yy", "other.yy"]
     done = mt(
-        "evaluate",
-        run.bundle,
-        "--source",
-        text / "test.xx",
-        "--reference",
-        text / "test.yy",
-        "other.yy",
+        *common,
         "--metric",
         "bleu",
         "chrf",
@@ -59,9 +55,7 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     assert "| Expected calibration error |" in written
     beams = written.partition("| beam size | BLEU | sentences a second |")[2].splitlines()[2:4]
     for beam, line in zip(("1", "3"), beams, strict=True):
-        again = mt("evaluate", run.bundle, "--source", text / "test.xx", "--reference",
-                   text / "test.yy", "other.yy", "--beam-size", beam, "--metric", "bleu",
-                   cwd=tmp_path)  # fmt: skip
+        again = mt(*common, "--beam-size", beam, "--metric", "bleu", cwd=tmp_path)
         assert line.startswith(f"| {beam} | {float(again.out.split()[1]):.1f} | ")
 
 
