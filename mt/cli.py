@@ -94,24 +94,30 @@ def evaluate(arguments: list[str]) -> None:
 
     [bundle], [options, decoding] = parse_command(
         "mt evaluate",
-        "Translate a test set and score it; writes scores.json, report.md and report.html.",
-        {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
+        "Translate test sets and score them; writes scores.json, report.md and report.html.",
+        {
+            "BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle; several "
+            "training runs of it as NAME=BUNDLE,BUNDLE"
+        },
         [EvaluateOptions, Decoding],
         arguments,
     )
     from mt.evaluation.scores import scores_json
     from mt.evaluation.tables import markdown, score_rows
 
-    systems = [Path(bundle), *([options.baseline] if options.baseline else [])]
+    systems = [bundle, *([options.baseline] if options.baseline else [])]
     folder = Path("runs/evaluate")
-    scores = _evaluate(systems, options, decoding, folder, beam_sizes=options.beam_sizes)
+    sets = _evaluate(systems, options, decoding, folder, beam_sizes=options.beam_sizes)
     if options.json:
-        print(scores_json([scores]), end="")
+        print(scores_json(sets), end="")
         return
-    for score in scores.scores:
-        print(f"{score.metric}\t{score.score:.2f}\t{score.signature}")
-    if scores.others:
-        print(f"\n{markdown(score_rows(scores))}", end="")
+    named = len(sets) > 1
+    for one in sets:
+        for score in one.scores:
+            start = f"{one.name}\t" if named else ""
+            print(f"{start}{score.metric}\t{score.score:.2f}\t{score.signature}")
+    if named or sets[0].others or sets[0].scores[0].runs:
+        print(f"\n{markdown(score_rows(sets))}", end="")
 
 
 def compare(arguments: list[str]) -> None:
@@ -120,10 +126,12 @@ def compare(arguments: list[str]) -> None:
 
     [names], [options, decoding] = parse_command(
         "mt compare",
-        "Score several systems on a test set, and test how each differs from the first.",
+        "Score several systems on test sets, and test how each differs from the first.",
         {
             "SYSTEM...": "folder of a trained translator, which translates now, or file of "
-            "translations, made by whatever toolkit; the first is what others are compared with"
+            "translations, made by whatever toolkit ({set} in its path stands for the name of a "
+            "test set); several training runs of a system as NAME=PATH,PATH; the first is what "
+            "others are compared with"
         },
         [CompareOptions, Decoding],
         arguments,
@@ -132,31 +140,30 @@ def compare(arguments: list[str]) -> None:
     from mt.evaluation.tables import latex, markdown, score_rows
 
     language = options.target_language
-    systems, folder = [Path(name) for name in names], Path("runs/compare")
-    scores = _evaluate(systems, options, decoding, folder, target_language=language)
+    sets = _evaluate(names, options, decoding, Path("runs/compare"), target_language=language)
     if options.format == "json":
-        print(scores_json([scores]), end="")
+        print(scores_json(sets), end="")
     else:
         write = latex if options.format == "latex" else markdown
-        print(write(score_rows(scores)), end="")
+        print(write(score_rows(sets)), end="")
 
 
 def _evaluate(
-    systems: list[Path],
+    systems: list[str],
     options: EvaluateOptions | CompareOptions,
     decoding: Decoding,
     folder: Path,
     **more: Any,
-) -> SetScores:
-    from mt.evaluation.evaluate import evaluate
+) -> list[SetScores]:
+    from mt.evaluation.evaluate import evaluate, read_tests
     from mt.filter import make_engine
 
+    tests = read_tests(options.source, options.reference, options.test_set)
     return evaluate(
         systems,
-        options.source,
-        options.reference,
+        tests,
         options.metric,
-        options.output or folder / options.source.name,
+        options.output or folder / "+".join(test.name for test in tests),
         lambda path: make_engine(path, decoding, n_best=1),
         options.training_text,
         **more,

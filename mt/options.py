@@ -90,26 +90,29 @@ class TranslateOptions:
 class EvaluateOptions:
     """The options of `mt evaluate` besides the search."""
 
-    source: Path
+    source: Path | None = None
     """File of source lines."""
-    reference: list[Path]
+    reference: list[Path] = field(default_factory=list)
     """Files of reference translations, one or more."""
+    test_set: list[str] = field(default_factory=list)
+    """In place of --source and --reference: one or more test sets, each as
+    NAME=SOURCE,REFERENCE."""
     metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
         default_factory=lambda: ["bleu", "chrf"]
     )
     """Scores to compute: bleu (cased, 13a), chrf (chrF2), chrf++ (chrF2++), ter, bleu-lc-tok
     (lower-cased, normalised and Moses-tokenised, as in the Multi30k papers)."""
-    baseline: Path | None = None
-    """Another bundle, or a file of translations from any toolkit, to compare with (default:
-    none)."""
+    baseline: str | None = None
+    """Another bundle, or a file of translations from any toolkit, to compare with; several training
+    runs of it as NAME=PATH,PATH (default: none)."""
     training_text: list[Path] = field(default_factory=list)
     """Files of training sources and their targets, to tell the familiar from the new (default:
     the text of the bundle's run, where it is at hand)."""
     beam_sizes: list[int] = field(default_factory=list)
     """Sizes of beams to compare in the report, such as 1 2 5 10 (default: none)."""
     output: Path | None = None
-    """Folder of hypotheses.txt, scores.json, report.md and report.html (default:
-    runs/evaluate/SOURCE_FILE_NAME)."""
+    """Folder of hypotheses.txt, scores.json, sentences.tsv, report.md and report.html (default:
+    runs/evaluate/SOURCE_FILE_NAME, or with the names of the test sets)."""
     json: bool = False
     """Print the content of scores.json instead of a table."""
 
@@ -118,10 +121,13 @@ class EvaluateOptions:
 class CompareOptions:
     """The options of `mt compare` besides the search of its bundles."""
 
-    source: Path
+    source: Path | None = None
     """File of source lines."""
-    reference: list[Path]
+    reference: list[Path] = field(default_factory=list)
     """File of reference translations; may be given several times."""
+    test_set: list[str] = field(default_factory=list)
+    """In place of --source and --reference: a test set as NAME=SOURCE,REFERENCE; may be given
+    several times."""
     metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
         default_factory=lambda: ["bleu", "chrf++", "ter"]
     )
@@ -133,8 +139,8 @@ class CompareOptions:
     """Code of the language translated to, such as de, which decides how BLEU tells words apart
     (default: that of a bundle, else the ending of the reference's name)."""
     output: Path | None = None
-    """Folder of scores.json, report.md, report.html and the translations of bundles (default:
-    runs/compare/SOURCE_FILE_NAME)."""
+    """Folder of scores.json, sentences.tsv, report.md, report.html and the translations of bundles
+    (default: runs/compare/SOURCE_FILE_NAME, or with the names of the test sets)."""
     format: Literal["markdown", "latex", "json"] = "markdown"
     """How to print the scores."""
 

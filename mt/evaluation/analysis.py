@@ -136,7 +136,7 @@ def by_sentence(
         if members:
             scores = score_systems(
                 metric,
-                [[texts[number] for number in members] for texts in systems],
+                [[[texts[number] for number in members]] for texts in systems],
                 [[texts[number] for number in members] for texts in references],
                 target_language=target_language,
                 test=False,

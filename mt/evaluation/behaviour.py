@@ -69,7 +69,7 @@ def beam_curve(
         found = translator.translate(sources, replace(translator.options, beam_size=size))
         speed = len(sources) / max(1e-9, time.monotonic() - began)
         target_language = translator.languages[1]
-        [score] = score_systems(metric, [found], references, target_language=target_language)
+        [score] = score_systems(metric, [[found]], references, target_language=target_language)
         points.append(BeamPoint(size, score, speed))
     return points
 

@@ -6,6 +6,8 @@ import logging
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
@@ -13,8 +15,9 @@ from typing import NamedTuple
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
 from mt.evaluation.behaviour import beam_curve, behaviour
-from mt.evaluation.report import Example, ReportData, TestSet, write_report
-from mt.evaluation.scores import SetScores, score_set
+from mt.evaluation.examples import Example, choose
+from mt.evaluation.report import ReportData, TestSet, write_report
+from mt.evaluation.scores import SetScores, score_set, sentence_scores
 from mt.files import check_folder, write_atomically
 from mt.lines import line_counts_differ, read_lines, read_parallel
 from mt.parallel import CHUNK, Engine, Job
@@ -22,38 +25,57 @@ from mt.translator import Alignment, Translator
 
 _log = logging.getLogger("mt")
 
+MOST_BEST = 5
+"""Translations of a sentence that a report shows at most."""
 
-class System(NamedTuple):
-    """What one system made of a test set."""
+
+class TestFiles(NamedTuple):
+    """A test set."""
 
     name: str
+    source: Path
+    references: list[Path]
+
+
+class Run(NamedTuple):
+    """One of a system's training runs, and what it makes of the test sets."""
+
     path: Path
-    hypotheses: list[str]
     engine: Engine | None
-    """What translates; None for a file of translations."""
-    seconds: float
+    """What translates; None for files of translations."""
+    hypotheses: list[list[str]]
+    """Of each test set; none yet where an engine has to translate."""
+    seconds: float = 0.0
     """Time that it took."""
 
 
+class System(NamedTuple):
+    """What is evaluated."""
+
+    name: str
+    runs: list[Run]
+    """One or more, which differ in their seeds alone."""
+
+
 def evaluate(
-    systems: Sequence[Path],
-    source: Path,
-    references: Sequence[Path],
+    systems: Sequence[str],
+    tests: Sequence[TestFiles],
     metrics: Sequence[str],
     output: Path,
     make_engine: Callable[[Path], Engine],
     training_text: Sequence[Path] = (),
     beam_sizes: Sequence[int] = (),
     target_language: str | None = None,
-) -> SetScores:
-    """Evaluate one system on a test set, or compare several with the first.
+) -> list[SetScores]:
+    """Evaluate one system on test sets, or compare several with the first.
 
     Args:
-        systems: Folders of bundles, which translate now, or files of translations.
-        source: File of source lines.
-        references: Files of reference translations.
+        systems: Each as `read_system` takes it: folders of bundles, which translate now, or files
+            of translations.
+        tests: Test sets.
         metrics: Names out of `mt.evaluation.scores.METRICS`.
-        output: Folder for scores.json, report.md, report.html, and the hypotheses of bundles.
+        output: Folder for scores.json, sentences.tsv, report.md, report.html, and the hypotheses of
+            bundles.
         make_engine: Loads a bundle.
         training_text: Files of training sources and targets; without, the text that the first of
             the bundles was trained on, where it lies in its run's folder.
@@ -61,62 +83,64 @@ def evaluate(
         target_language: Code such as `de`; without, that of a bundle, or the ending of a reference.
 
     Raises:
-        MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines; the
-            target language is unknown, or another than a bundle's.
+        MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines; two
+            systems have one name; the target language is unknown, or another than a bundle's.
     """
     check_folder(output, "--output")
     if len(training_text) not in (0, 2):
         raise MTError("--training-text: give two files, the sources and their targets")
     if any(size < 1 for size in beam_sizes):
         raise MTError("--beam-sizes: a beam holds at least 1 hypothesis")
-    sources, *streams = read_parallel([source, *references])
-    if not sources:
-        raise MTError(f"{source}: the file is empty; give one with a sentence on each line")
-    names = system_names(systems)
+    texts = [_read(test) for test in tests]
     opened = [  # so that a mistake is told before anything is translated
-        _open(name, path, source, len(sources), make_engine)
-        for name, path in zip(names, systems, strict=True)
+        System(name, [_open(path, tests, texts, make_engine) for path in paths])
+        for name, paths in _read_systems(systems)
     ]
-    languages = _languages(opened, source, references, target_language)
-    _log.info("systems    %s", ", ".join(names))
-    found = [_run(system, sources) for system in opened]
-    training = _training_text(found, training_text)
-    if training is not None:
+    languages = _languages(opened, tests[0], target_language)
+    _log.info("systems    %s", ", ".join(system.name for system in opened))
+    found = [
+        System(system.name, [_translate(run, texts) for run in system.runs]) for system in opened
+    ]
+    first = found[0].runs[0]
+    open_training = _training_text(found, training_text)
+    if open_training is not None:
         _log.info("training   the text is read through")
-    first = found[0]
-    examined = examine(
-        source.name,
-        sources,
-        streams,
-        {system.name: system.hypotheses for system in found},
-        metrics,
-        languages[1],
-        training,
-        first.engine.translator if first.engine else None,
-        beam_sizes,
-    )
-    for number, system in enumerate(found):
-        if system.engine is not None:
-            name = "hypotheses.txt" if number == 0 else f"hypotheses.{system.name}.txt"
-            write_atomically(output / name, "".join(f"{text}\n" for text in system.hypotheses))
+    examined = [
+        examine(
+            test.name,
+            sources,
+            streams,
+            {system.name: [run.hypotheses[place] for run in system.runs] for system in found},
+            metrics,
+            languages[1],
+            open_training() if open_training else None,
+            first.engine.translator if first.engine else None,
+            beam_sizes,
+        )
+        for place, (test, (sources, *streams)) in enumerate(zip(tests, texts, strict=True))
+    ]
+    _write_hypotheses(output, found, tests)
+    references = ", ".join(str(path) for test in tests for path in test.references)
     write_report(
         output,
         ReportData(
-            title=", ".join(names),
-            sets=[examined],
+            title=", ".join(system.name for system in found),
+            sets=examined,
             languages=languages,
-            facts=[*_facts(found), ("References", ", ".join(map(str, references)))],
-            translations_per_second=len(sources) / first.seconds if first.engine else None,
+            facts=[*_facts(found), ("References", references)],
+            translations_per_second=sum(len(text[0]) for text in texts) / first.seconds
+            if first.engine
+            else None,
         ),
     )
-    return examined.scores
+    return [one.scores for one in examined]
 
 
 def examine(
     name: str,
     sources: Sequence[str],
     references: Sequence[Sequence[str]],
-    systems: Mapping[str, Sequence[str]],
+    systems: Mapping[str, Sequence[Sequence[str]]],
     metrics: Sequence[str],
     target_language: str,
     training: Iterable[tuple[Sequence[str], Sequence[str]]] | None,
@@ -129,7 +153,8 @@ def examine(
         name: Of the test set.
         sources: Its sentences.
         references: One or more streams.
-        systems: Hypotheses by the name of the system.
+        systems: Hypotheses of each training run, by the name of the system. All but the scores is
+            told of the first run.
         metrics: Names; the first is that of breakdowns.
         target_language: Code.
         training: Batches of the training text.
@@ -138,7 +163,7 @@ def examine(
     """
     _log.info("scores     %s of %s", ", ".join(metrics), name)
     scores = score_set(name, systems, references, metrics, target_language=target_language)
-    columns = list(systems.values())
+    columns = [runs[0] for runs in systems.values()]
     tokenizer = translator.tokenizers.target if translator else None
     metric = metrics[0]
     analysis = analyse(sources, references, columns, metric, target_language, training, tokenizer)
@@ -152,13 +177,84 @@ def examine(
             _log.info("beams      %s", ", ".join(map(str, beam_sizes)))
             beams = beam_curve(translator, sources, references, metric, beam_sizes)
             observed = observed._replace(beams=beams)
+    sentences = {
+        name: [
+            sentence_scores(name, column, references, target_language=target_language)
+            for column in columns
+        ]
+        for name in dict.fromkeys([*metrics, "chrf"])
+    }
     examples = [
         Example(source, reference, hypothesis, others, alignment)
         for source, reference, alignment, hypothesis, *others in zip(
             sources, references[0], seen, *columns, strict=True
         )
     ]
-    return TestSet(scores, examples, analysis, observed)
+    if translator is not None and translator.options.beam_size > 1:
+        shown = choose(sentences["chrf"], [*systems])
+        _add_n_best(translator, examples, {place for group in shown for place in group.places})
+    return TestSet(scores, examples, sentences, analysis, observed)
+
+
+def _add_n_best(translator: Translator, examples: list[Example], places: Iterable[int]) -> None:
+    chosen = sorted(places)
+    count = min(MOST_BEST, translator.options.beam_size)
+    options = replace(translator.options, n_best=count)
+    found = translator.n_best([examples[place].source for place in chosen], options)
+    for place, best in zip(chosen, found, strict=True):
+        examples[place] = examples[place]._replace(n_best=[(one.text, one.score) for one in best])
+
+
+def read_tests(
+    source: Path | None, references: Sequence[Path], named: Sequence[str]
+) -> list[TestFiles]:
+    """Read the options that name test sets: `--source` and `--reference`, or `--test-set`.
+
+    Args:
+        source: File of source lines.
+        references: Files of reference translations.
+        named: Texts such as `test2016=test2016.en,test2016.de`.
+
+    Raises:
+        MTError: Something is missing, or given twice.
+    """
+    if named and (source or references):
+        raise MTError("give either --source and --reference, or --test-set")
+    if not named:
+        if source is None or not references:
+            raise MTError("give --source and --reference, or --test-set NAME=SOURCE,REFERENCE")
+        return [TestFiles(source.name, source, list(references))]
+    tests: list[TestFiles] = []
+    for text in named:
+        name, _, listed = text.partition("=")
+        paths = [Path(path) for path in listed.split(",") if path]
+        if not _is_name(name) or len(paths) < 2:
+            raise MTError(f"--test-set {text}: write it as NAME=SOURCE,REFERENCE")
+        if name in (test.name for test in tests):
+            raise MTError(f"--test-set {text}: {name} is given twice")
+        tests.append(TestFiles(name, paths[0], paths[1:]))
+    return tests
+
+
+def read_system(text: str) -> tuple[str | None, list[Path]]:
+    """Read `PATH`, or `NAME=PATH,PATH…` for several training runs; the name may be left out.
+
+    Raises:
+        MTError: There is a name without a path.
+    """
+    if Path(text).exists():  # whatever signs are in its name
+        return None, [Path(text)]
+    name, equals, listed = text.partition("=")
+    if not equals or not _is_name(name):
+        name, listed = "", text
+    paths = [Path(path) for path in listed.split(",") if path]
+    if not paths:
+        raise MTError(f"{text}: write a system as PATH, or as NAME=PATH,PATH for several runs")
+    return name or None, paths
+
+
+def _is_name(text: str) -> bool:
+    return bool(text) and not re.search(r"[/\\\s]", text) and text not in (".", "..")
 
 
 def system_names(paths: Sequence[Path]) -> list[str]:
@@ -173,39 +269,83 @@ def system_names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
+def _read_systems(texts: Sequence[str]) -> list[tuple[str, list[Path]]]:
+    read = [read_system(text) for text in texts]
+    automatic = system_names([paths[0] for _, paths in read])
+    names = [name or other for (name, _), other in zip(read, automatic, strict=True)]
+    for number, name in enumerate(names):
+        if name in names[:number]:
+            raise MTError(f"{texts[number]}: there is another system of the name {name}")
+    return [(name, paths) for name, (_, paths) in zip(names, read, strict=True)]
+
+
+def _read(test: TestFiles) -> list[list[str]]:
+    texts = read_parallel([test.source, *test.references])
+    if not texts[0]:
+        raise MTError(f"{test.source}: the file is empty; give one with a sentence on each line")
+    return texts
+
+
 def _open(
-    name: str, path: Path, source: Path, lines: int, make_engine: Callable[[Path], Engine]
-) -> System:
+    path: Path,
+    tests: Sequence[TestFiles],
+    texts: Sequence[list[list[str]]],
+    make_engine: Callable[[Path], Engine],
+) -> Run:
     """Load a bundle, or read what has been translated."""
-    if not path.is_file():
-        return System(name, path, [], make_engine(path), 0.0)
-    hypotheses = list(read_lines(path))
-    if len(hypotheses) != lines:
-        raise line_counts_differ(source, lines, path, len(hypotheses))
-    return System(name, path, hypotheses, None, 0.0)
+    files = [Path(str(path).replace("{set}", test.name)) for test in tests]
+    if files[0] == path and (not path.is_file()):
+        return Run(path, make_engine(path), [])
+    if len(set(files)) < len(tests):
+        raise MTError(f"{path}: several test sets need a file each; write {{set}} for their names")
+    hypotheses = [list(read_lines(file)) for file in files]
+    for file, test, (sources, *_), lines in zip(files, tests, texts, hypotheses, strict=True):
+        if len(lines) != len(sources):
+            raise line_counts_differ(test.source, len(sources), file, len(lines))
+    return Run(path, None, hypotheses)
 
 
-def _run(system: System, sources: list[str]) -> System:
+def _translate(run: Run, texts: Sequence[list[list[str]]]) -> Run:
     """Let a bundle translate."""
-    if system.engine is None:
-        return system
-    _log.info("translate  %s: %s lines", system.path, f"{len(sources):,}")
+    if run.engine is None:
+        return run
     began = time.monotonic()
-    jobs = (
-        Job(sources[start : start + CHUNK], None, start + 1)
-        for start in range(0, len(sources), CHUNK)
-    )
-    hypotheses = [best[0].text for done in system.engine.translate(jobs) for best in done]
-    return system._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
+    hypotheses = []
+    for sources, *_ in texts:
+        _log.info("translate  %s: %s lines", run.path, f"{len(sources):,}")
+        jobs = (
+            Job(sources[start : start + CHUNK], None, start + 1)
+            for start in range(0, len(sources), CHUNK)
+        )
+        hypotheses.append([best[0].text for done in run.engine.translate(jobs) for best in done])
+    return run._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
+
+
+def _write_hypotheses(output: Path, systems: Sequence[System], tests: Sequence[TestFiles]) -> None:
+    """Write what bundles translated; the names say what tells the files apart."""
+    for number, system in enumerate(systems):
+        for seed, run in enumerate(system.runs):
+            for test, lines in zip(tests, run.hypotheses, strict=True):
+                parts = [
+                    "hypotheses",
+                    test.name if len(tests) > 1 else "",
+                    system.name if number else "",
+                    str(seed + 1) if len(system.runs) > 1 else "",
+                    "txt",
+                ]
+                if run.engine is not None:
+                    path = output / ".".join(filter(None, parts))
+                    write_atomically(path, "".join(f"{text}\n" for text in lines))
 
 
 def _training_text(
     systems: Sequence[System], given: Sequence[Path]
-) -> Iterator[tuple[list[str], list[str]]] | None:
-    """Open the training text, from files or that of a bundle's run, in batches."""
+) -> Callable[[], Iterator[tuple[list[str], list[str]]]] | None:
+    """Find the training text, in files or that of a bundle's run, to be read in batches."""
     if given:
-        return _batches(*given)
-    runs = [system.path.absolute().parent for system in systems if system.engine is not None]
+        return partial(_batches, *given)
+    bundles = [run.path for system in systems for run in system.runs if run.engine is not None]
+    runs = [path.absolute().parent for path in bundles]
     recipe = next((run / "recipe.yaml" for run in runs if (run / "recipe.yaml").exists()), None)
     if recipe is None:
         return None
@@ -213,7 +353,7 @@ def _training_text(
     from mt.options import parse_train
 
     try:
-        return load_corpus(parse_train([str(recipe)]).recipe.corpus).batches()
+        return load_corpus(parse_train([str(recipe)]).recipe.corpus).batches
     except MTError as error:
         _log.warning("training   the text of %s is not at hand: %s", recipe.parent, error)
         return None
@@ -233,11 +373,14 @@ def _batches(source: Path, target: Path) -> Iterator[tuple[list[str], list[str]]
         yield sources, targets
 
 
-def _languages(
-    systems: Sequence[System], source: Path, references: Sequence[Path], target: str | None
-) -> tuple[str, str]:
+def _languages(systems: Sequence[System], test: TestFiles, target: str | None) -> tuple[str, str]:
     """Tell source and target language: of the bundles, or by the endings of the files."""
-    known = [(s.path, s.engine.translator.languages) for s in systems if s.engine is not None]
+    known = [
+        (run.path, run.engine.translator.languages)
+        for system in systems
+        for run in system.runs
+        if run.engine is not None
+    ]
     for path, languages in known:
         if target is None:
             target = languages[1]
@@ -245,20 +388,23 @@ def _languages(
             raise MTError(
                 f"{path} translates to {languages[1]}, not to {target}; compare like with like"
             )
-    endings = [path.suffix.removeprefix(".") for path in (source, references[0])]
+    endings = [path.suffix.removeprefix(".") for path in (test.source, test.references[0])]
     codes = [end if re.fullmatch("[a-z]{2}([-_][A-Za-z]+)?", end) else None for end in endings]
     target = target or codes[1]
     if target is None:
-        raise MTError(f"{references[0]}: its language is unknown; say it with --target-language")
+        raise MTError(
+            f"{test.references[0]}: its language is unknown; say it with --target-language"
+        )
     return known[0][1][0] if known else codes[0] or "und", target
 
 
 def _facts(systems: Sequence[System]) -> list[tuple[str, str]]:
     facts = []
     for system in systems:
-        told = str(system.path)
-        if system.engine is not None:
-            model = system.engine.translator.model
-            told += f", {sum(p.numel() for p in model.parameters()):,} parameters"
+        told = ", ".join(str(run.path) for run in system.runs)
+        engine = system.runs[0].engine
+        if engine is not None:
+            parameters = engine.translator.model.parameters()
+            told += f", {sum(p.numel() for p in parameters):,} parameters"
         facts.append((system.name if len(systems) > 1 else "System", told))
     return facts

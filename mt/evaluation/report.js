@@ -127,13 +127,20 @@ function addHeatMap(card, source, target, rows) {
   }, { once: true });
 }
 
+// The best translations of a sentence, with what the search ranks them by.
+function addBest(card, rows, language) {
+  const details = make("details", "", card);
+  make("summary", rows.length + " best", details);
+  const list = make("dl", "", details);
+  for (const [score, text] of rows) textCell(list, score, language, [text], "span");
+}
+
 function setUp(browser) {
   const rows = JSON.parse(browser.querySelector("script").textContent).map(
-    ([number, chrf, source, reference, hypothesis, others, attention]) => {
-      const translations = [hypothesis, ...others];
+    ([number, [chrf, ...others], source, reference, translations, attention, nBest]) => {
       const texts = [reference, ...translations].map((pieces) => pieces.join(""));
       const text = [source, ...texts].join("\n").toLowerCase();
-      return { number, chrf, source, reference, translations, attention, text };
+      return { number, chrf, others, source, reference, translations, attention, nBest, text };
     });
   const systems = JSON.parse(browser.dataset.systems);
   const filter = browser.querySelector("input");
@@ -158,12 +165,16 @@ function setUp(browser) {
       card.className = "example card";
       const head = make("p", "Sentence " + row.number.toLocaleString("en") + " · chrF ", card);
       make("b", row.chrf.toFixed(0), head);
+      row.others.forEach((chrf, index) => {
+        head.append(", " + systems[index + 1] + " " + chrf.toFixed(0));
+      });
       const texts = make("dl", "", card);
       textCell(texts, "Source", browser.dataset.source, [row.source], "span");
       textCell(texts, "Reference", browser.dataset.target, row.reference, "del");
       row.translations.forEach((pieces, index) => {
         textCell(texts, systems[index], browser.dataset.target, pieces, "ins");
       });
+      if (row.nBest.length) addBest(card, row.nBest, browser.dataset.target);
       if (row.attention) showAttention(card, row.attention);
     }
     more.hidden = shown >= found.length;

@@ -7,61 +7,41 @@ content security policy lets no other script run.
 
 from __future__ import annotations
 
-import json
-import random
 from base64 import b64encode
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
 from string import Template
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mt.evaluation import plots
+from mt.evaluation.examples import Example, legend, show
 from mt.evaluation.markup import Markup, element, join
 from mt.evaluation.scores import (
     Score,
     SetScores,
     placeholder_fidelity,
     scores_json,
-    sentence_chrf,
 )
 from mt.evaluation.tables import (
     LOWER_IS_BETTER,
     METRIC_NAMES,
-    NOTE,
     Value,
     markdown,
+    note,
     p_value,
     score_rows,
 )
-from mt.evaluation.words import word_diff
 from mt.files import write_atomically
 
 if TYPE_CHECKING:
     from mt.evaluation.analysis import Analysis, Breakdown
     from mt.evaluation.behaviour import BeamPoint, Behaviour
-    from mt.translator import Alignment
 
-EXAMPLES = 8
-"""Sentences in each of the groups worst, best, changed most and random."""
-MOST_SENTENCES = 5000
-"""Sentences of a test set that the page's searchable list holds at most."""
 MOST_BYTES = 12_000_000
 """Size of all the page's searchable lists together at most, in bytes."""
-
-
-class Example(NamedTuple):
-    """One translated sentence."""
-
-    source: str
-    reference: str
-    hypothesis: str
-    others: Sequence[str] = ()
-    """Translations of the systems that it is compared with, in the order of `SetScores.others`."""
-    alignment: Alignment | None = None
-    """Where attention was while `hypothesis` was written."""
 
 
 class TestSet(NamedTuple):
@@ -69,6 +49,9 @@ class TestSet(NamedTuple):
 
     scores: SetScores
     examples: list[Example]
+    sentences: Mapping[str, list[list[float]]]
+    """By metric, and by system in the order of `scores`, the score of each sentence; chrF2 (`chrf`)
+    is always there."""
     analysis: Analysis | None = None
     behaviour: Behaviour | None = None
     """Of the first system's network."""
@@ -99,7 +82,7 @@ class ReportData:
 
 
 def write_report(folder: Path, data: ReportData) -> None:
-    """Write report.html, report.md and scores.json, each whole or not at all.
+    """Write report.html, report.md, scores.json and sentences.tsv, each whole or not at all.
 
     Raises MTError where they cannot be written.
     """
@@ -107,6 +90,23 @@ def write_report(folder: Path, data: ReportData) -> None:
     write_atomically(folder / "report.html", report_html(data).encode("utf-8", "replace"))
     write_atomically(folder / "report.md", report_markdown(data).encode("utf-8", "replace"))
     write_atomically(folder / "scores.json", scores_json([one.scores for one in data.sets]))
+    write_atomically(folder / "sentences.tsv", sentences_tsv(data.sets).encode("utf-8", "replace"))
+
+
+def sentences_tsv(sets: Sequence[TestSet]) -> str:
+    """Return the text of `sentences.tsv`: a line for each sentence and system, its number within
+    its test set counted from 1, and its scores."""
+    metrics = list(dict.fromkeys(metric for one in sets for metric in one.sentences))
+    lines = [["test set", "sentence", "system", *metrics]]
+    for one in sets:
+        systems = [one.scores.system, *(other.name for other in one.scores.others)]
+        for number in range(one.scores.sentences):
+            for place, system in enumerate(systems):
+                values = (one.sentences[metric][place][number] for metric in metrics)
+                lines.append(
+                    [one.scores.name, str(number + 1), system, *map("{:.2f}".format, values)]
+                )
+    return "".join("\t".join(line) + "\n" for line in lines)
 
 
 def report_markdown(data: ReportData) -> str:
@@ -114,9 +114,14 @@ def report_markdown(data: ReportData) -> str:
     parts = [f"# {data.title}, {data.languages[0]} to {data.languages[1]}", ""]
     for test in data.sets:
         one = test.scores
-        parts += [f"## {one.name}, {one.sentences:,} sentences", "", markdown(score_rows(one)), ""]
+        parts += [
+            f"## {one.name}, {one.sentences:,} sentences",
+            "",
+            markdown(score_rows([one])),
+            "",
+        ]
         parts += [f"- {METRIC_NAMES[score.metric]}: `{score.signature}`" for score in one.scores]
-        parts += [f"- {NOTE}", ""]
+        parts += [f"- {note([one])}", ""]
         if test.analysis is not None:
             parts += [markdown(rows) for rows in _analysis_rows(one, test.analysis)]
         if test.behaviour is not None:
@@ -236,8 +241,8 @@ def _comparison(one: SetScores) -> Markup | None:
                 class_="difference",
             )
         )
-    table = element("div", _table(score_rows(one)), class_="wide", tabindex="0")
-    return join([*sentences, table, element("p", NOTE, class_="note")])
+    table = element("div", _table(score_rows([one])), class_="wide", tabindex="0")
+    return join([*sentences, table, element("p", note([one]), class_="note")])
 
 
 def _score_tile(score: Score) -> Markup:
@@ -407,214 +412,16 @@ def _recipe(text: str | None) -> Markup | None:
     )
 
 
-# -- Examples --------------------------------------------------------------------------------------
-
-
-class _Row(NamedTuple):
-    """A sentence with its number from 1, its chrF2 and its two diffs (see `word_diff`)."""
-
-    number: int
-    chrf: float
-    source: str
-    reference: list[str]
-    hypothesis: list[str]
-    others: list[list[str]]
-    attention: list[list[Any]] | None
-    """Places of source words, of target words, and the weights of each of these; see
-    `_attention`."""
-
-
 def _examples(data: ReportData) -> Markup | None:
     sets = [one for one in data.sets if one.examples]
     if not sets:
         return None
-    legend = element(
-        "p",
-        "Ranked by chrF. ",
-        "Point at a word of a translation, or move to it with the arrow keys, to see the source "
-        "words that attention was on. "
-        if any(example.alignment for one in sets for example in one.examples)
-        else None,
-        element("del", "Marked so"),
-        ": only in the reference; ",
-        element("ins", "marked so"),
-        ": only in the translation.",
-    )
-    parts = [legend]
+    parts: list[Markup | None] = [legend([example for one in sets for example in one.examples])]
     room = MOST_BYTES
     for one in sets:
-        part, used = _Examples(one, data.languages).show(len(sets) > 1, room)
+        heading = element("h3", f"Test set {one.scores.name}") if len(sets) > 1 else None
+        systems = [one.scores.system, *(other.name for other in one.scores.others)]
+        shown, used = show(one.examples, one.sentences["chrf"], systems, data.languages, room)
         room -= used
-        parts.append(part)
+        parts.append(element("div", heading, shown))
     return join(parts)
-
-
-class _Examples:
-    """The examples of a test set."""
-
-    def __init__(self, one: TestSet, languages: tuple[str, str]):
-        self.set, self.languages = one, languages
-        self.references = [example.reference for example in one.examples]
-        self.scores = self._chrf([example.hypothesis for example in one.examples])
-        self.systems = [other.name for other in one.scores.others]
-
-    def _chrf(self, hypotheses: list[str]) -> list[float]:
-        return sentence_chrf(hypotheses, [self.references])
-
-    def show(self, named: bool, room: int) -> tuple[Markup, int]:
-        """Show groups of examples and the list of all, which takes bytes of `room`."""
-        scores = self.scores
-        order = sorted(range(len(scores)), key=lambda index: (scores[index], index))
-        chart, browser, used = None, None, 0
-        if len(order) <= 3 * EXAMPLES:
-            groups = [self._group("All sentences, worst first", order)]
-        else:
-            middle = order[EXAMPLES:-EXAMPLES]
-            # A fixed seed: the same translations give the same page.
-            drawn = random.Random(1).sample(middle, EXAMPLES)
-            groups = [
-                *self._most_changed(),
-                self._group("Worst", order[:EXAMPLES]),
-                self._group("Best", order[: -EXAMPLES - 1 : -1]),
-                self._group("Random", sorted(drawn)),
-            ]
-            chart = element("div", plots.histogram("Sentence chrF", scores), class_="charts one")
-            browser, used = self._browser(room)
-        heading = element("h3", f"Test set {self.set.scores.name}") if named else None
-        return element("div", heading, chart, *groups, browser), used
-
-    def _most_changed(self) -> list[Markup]:
-        """Groups of the sentences that differ most, by chrF, from each other system."""
-        groups = []
-        for number, name in enumerate(self.systems):
-            theirs = self._chrf([example.others[number] for example in self.set.examples])
-            gains = [mine - its for mine, its in zip(self.scores, theirs, strict=True)]
-            order = sorted(range(len(gains)), key=lambda index: (-abs(gains[index]), index))
-            changed = [index for index in order[:EXAMPLES] if gains[index]]
-            if changed:
-                groups.append(self._group(f"Changed most, against {name}", changed))
-        return groups
-
-    def _group(self, title: str, indices: Sequence[int]) -> Markup:
-        return join([element("h3", title), *map(self._card, map(self._row, indices))])
-
-    def _row(self, index: int) -> _Row:
-        example = self.set.examples[index]
-        reference, hypothesis = word_diff(example.reference, example.hypothesis)
-        others = [word_diff(example.reference, other)[1] for other in example.others]
-        attention = None
-        if example.alignment is not None:
-            attention = _attention(example.source, example.hypothesis, example.alignment)
-        chrf = self.scores[index]
-        return _Row(index + 1, chrf, example.source, reference, hypothesis, others, attention)
-
-    def _card(self, row: _Row) -> Markup:
-        source, target = self.languages
-        first = self.set.scores.system if self.systems else "Translation"
-        return element(
-            "article",
-            element("p", f"Sentence {row.number:,} · chrF ", element("b", f"{row.chrf:.0f}")),
-            element(
-                "dl",
-                _text("Source", [row.source], source, "span"),
-                _text("Reference", row.reference, target, "del"),
-                _text(first, row.hypothesis, target, "ins"),
-                *(
-                    _text(name, pieces, target, "ins")
-                    for name, pieces in zip(self.systems, row.others, strict=True)
-                ),
-            ),
-            class_="example card",
-            data_attention=None if row.attention is None else _json(row.attention),
-        )
-
-    def _browser(self, room: int) -> tuple[Markup, int]:
-        """The searchable list of the sentences, and its size in bytes."""
-        rows: list[str] = []
-        used = 0
-        total = len(self.set.examples)
-        for index in range(min(total, MOST_SENTENCES)):
-            row = self._row(index)
-            text = _json([row.number, round(row.chrf, 1), *row[2:]])
-            size = len(text.encode("utf-8", "replace")) + 1
-            if used + size > room:
-                break
-            used += size
-            rows.append(text)
-        title = f"All {total:,} sentences"
-        if len(rows) < total:
-            title = f"The first {len(rows):,} of {total:,} sentences"
-        options = [
-            element("option", text, value=value)
-            for value, text in (
-                ("number", "as in the test set"),
-                ("worst", "worst first"),
-                ("best", "best first"),
-                ("longest", "longest source first"),
-            )
-        ]
-        names = [self.set.scores.system, *self.systems] if self.systems else ["Translation"]
-        browser = element(
-            "details",
-            element("summary", title),
-            element(
-                "div",
-                element(
-                    "label",
-                    "Show sentences with all of these words",
-                    Markup(
-                        '<input type="search" dir="auto" autocomplete="off" spellcheck="false">'
-                    ),
-                ),
-                element("label", "Order", element("select", *options)),
-                element("output", aria_live="polite"),
-                class_="controls",
-            ),
-            element("div", class_="list"),
-            element("button", "Show more", type="button", hidden=""),
-            Markup(f'<script type="application/json">[{",".join(rows)}]</script>'),
-            class_="browser",
-            data_source=self.languages[0],
-            data_target=self.languages[1],
-            data_systems=json.dumps(names, ensure_ascii=False),
-        )
-        return browser, used
-
-
-def _attention(source: str, hypothesis: str, alignment: Alignment) -> list[list[Any]]:
-    """Pack an alignment: where words begin and end, one after the other, and for each target word a
-    string with a digit for each source word, 9 for all of the attention.
-
-    Places count as JavaScript does, in units of UTF-16, and those of the translation from its first
-    character that is no space, where the page lets it begin.
-    """
-
-    def places(text: str, spans: list[tuple[int, int]], skipped: int = 0) -> list[int]:
-        return [len(text[skipped:end].encode("utf-16-le")) // 2 for span in spans for end in span]
-
-    skipped = len(hypothesis) - len(hypothesis.lstrip())
-    rows = ["".join(f"{min(9, round(9 * w))}" for w in row) for row in alignment.weights.tolist()]
-    target = places(hypothesis, alignment.target, skipped)
-    return [places(source, alignment.source), target, rows]
-
-
-def _text(name: str, pieces: list[str], language: str, mark: str) -> Markup:
-    marked = [
-        element(mark, piece) if index % 2 else piece for index, piece in enumerate(pieces) if piece
-    ]
-    empty = not any(pieces)
-    # `dir=auto` takes the direction from the text itself, so no list of languages is needed.
-    text = element(
-        "dd",
-        *(["(empty)"] if empty else marked),
-        lang=language,
-        dir="auto",
-        class_="empty" if empty else None,
-    )
-    return join([element("dt", name), text])
-
-
-def _json(value: object) -> str:
-    """JSON that may stand inside `<script>`: nothing in it can end the element."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -10,7 +10,10 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
+from statistics import fmean
 from typing import Any, Literal, NamedTuple
+
+import numpy as np
 
 from mt.errors import MTError
 from mt.placeholders import PLACEHOLDER
@@ -44,6 +47,8 @@ class Score(NamedTuple):
     systems would be seen if the two were equally good; None for the first, and as above."""
     p_randomization: float | None = None
     """The same by paired approximate randomization (Riezler and Maxwell, W05-0908)."""
+    runs: Sequence[float] = ()
+    """The score of each of several training runs, whose mean `score` is; empty for one run."""
 
 
 class SystemScores(NamedTuple):
@@ -90,40 +95,50 @@ def corpus_score(
 
     Raises MTError where the metric is unknown, nothing is given, or the counts differ.
     """
-    task = _prepare(metric, [hypotheses], references, target_language)
-    score = float(task.scorer.corpus_score(task.systems[0], task.references).score)
+    task = _prepare(metric, [[hypotheses]], references, target_language)
+    [[run]] = task.systems
+    score = float(task.scorer.corpus_score(run, task.references).score)
     return Score(metric, score, task.signature())
 
 
 def score_systems(
     metric: str,
-    systems: Sequence[Sequence[str]],
+    systems: Sequence[Sequence[Sequence[str]]],
     references: Sequence[Sequence[str]],
     *,
     target_language: str,
     test: bool = True,
 ) -> list[Score]:
-    """Score the hypotheses of one or more systems, with their intervals, and `test` how each
-    differs from the first. Takes seconds. The rest is as for `corpus_score`."""
+    """Score the hypotheses of systems, with their intervals, and `test` how each differs from the
+    first. Takes seconds.
+
+    A system is one or more training runs, each with its hypotheses. Where it has several, what is
+    drawn and swapped by interval and tests are sentences with all their translations, so that
+    chance is that of the choice of sentences alone; the spread of the runs stands in `Score.runs`.
+
+    The rest is as for `corpus_score`.
+    """
     task = _prepare(metric, systems, references, target_language)
-    if not 1 < len(systems[0]) <= MAX_RESAMPLED:
-        plain = [task.scorer.corpus_score(one, task.references) for one in task.systems]
-        return [Score(metric, float(one.score), task.signature()) for one in plain]
+    tables = [[task.statistics(run) for run in runs] for runs in task.systems]
+    scored = [[float(task.scorer._aggregate_and_compute(t).score) for t in runs] for runs in tables]
+    signature = task.signature()
+    plain = [
+        Score(metric, fmean(runs), signature, runs=runs if len(runs) > 1 else ()) for runs in scored
+    ]
+    if not 1 < len(references[0]) <= MAX_RESAMPLED:
+        return plain
+    sums = [np.sum(runs, axis=0) for runs in tables]
     found = [
-        Score(
-            metric,
-            float(one.score),
-            task.signature(),
-            (float(one.mean - one.ci), float(one.mean + one.ci)),
-            one.p_value,
+        score._replace(
+            interval=(float(one.mean - one.ci), float(one.mean + one.ci)), p_bootstrap=one.p_value
         )
-        for one in _paired_test(task, "bs", RESAMPLES)
+        for score, one in zip(plain, _paired_test(task, sums, "bs", RESAMPLES), strict=True)
     ]
     if not test or len(systems) == 1:
         return [one._replace(p_bootstrap=None) for one in found]
     first, *others = found
     tested = [first]
-    for one, shuffled in zip(others, _paired_test(task, "ar", TRIALS)[1:], strict=True):
+    for one, shuffled in zip(others, _paired_test(task, sums, "ar", TRIALS)[1:], strict=True):
         p_values = one.p_bootstrap, shuffled.p_value
         if one.score == first.score:  # sacreBLEU asks for greater differences, not as great
             p_values = 1.0, 1.0
@@ -131,14 +146,37 @@ def score_systems(
     return tested
 
 
+def sentence_scores(
+    metric: str,
+    hypotheses: Sequence[str],
+    references: Sequence[Sequence[str]],
+    *,
+    target_language: str,
+) -> list[float]:
+    """Return the score of each sentence, as for `corpus_score`.
+
+    BLEU is that of the orders of n-gram that the sentence is long enough for (sacreBLEU's
+    `effective_order`); even so chrF ranks single sentences better.
+    """
+    task = _prepare(metric, [[hypotheses]], references, target_language, single=True)
+    [[run]] = task.systems
+    return [float(task.scorer._compute_score_from_stats(row).score) for row in task.statistics(run)]
+
+
 class _Task(NamedTuple):
     """Texts as a scorer wants them."""
 
     metric: str
     scorer: Any
-    systems: list[Sequence[str]]
+    systems: list[list[Sequence[str]]]
     references: list[Sequence[str]]
     language: str
+
+    def statistics(self, hypotheses: Sequence[str]) -> list[Any]:
+        """Count what the metric is computed from, for each sentence: its sums over sentences are
+        those of a corpus."""
+        table: list[Any] = self.scorer._extract_corpus_statistics(hypotheses, self.references)
+        return table
 
     def signature(self) -> str:
         """Say how it was scored; sacreBLEU knows once it has scored something."""
@@ -151,62 +189,84 @@ class _Task(NamedTuple):
 
 def _prepare(
     metric: str,
-    systems: Sequence[Sequence[str]],
+    systems: Sequence[Sequence[Sequence[str]]],
     references: Sequence[Sequence[str]],
     target_language: str,
+    single: bool = False,
 ) -> _Task:
     if metric not in METRICS:
         raise MTError(f"unknown metric {metric!r}: choose from {', '.join(METRICS)}")
-    for hypotheses in systems:
-        _check_counts(hypotheses, references)
+    for runs in systems:
+        for hypotheses in runs:
+            _check_counts(hypotheses, references)
     from sacrebleu.metrics.bleu import BLEU
     from sacrebleu.metrics.chrf import CHRF
     from sacrebleu.metrics.ter import TER
 
     scorer: BLEU | CHRF | TER
+    texts = [list(runs) for runs in systems]
     if metric == "bleu-lc-tok":
         lc_tok = LcTok(target_language)
-        systems = [[lc_tok(line) for line in hypotheses] for hypotheses in systems]
+        texts = [[[lc_tok(line) for line in hypotheses] for hypotheses in runs] for runs in systems]
         references = [lc_tok.references(stream) for stream in references]
         # `force` silences the warning about tokenised text, which is what we mean to score.
-        scorer = BLEU(tokenize="none", force=True)
+        scorer = BLEU(tokenize="none", force=True, effective_order=single)
     elif metric == "bleu":
-        scorer = BLEU(tokenize=bleu_tokenizer(target_language))
+        scorer = BLEU(tokenize=bleu_tokenizer(target_language), effective_order=single)
     elif metric == "ter":
         scorer = TER()
     else:
         scorer = CHRF(word_order=2 if metric == "chrf++" else 0)
-    return _Task(metric, scorer, list(systems), list(references), _primary(target_language))
+    return _Task(metric, scorer, texts, list(references), _primary(target_language))
 
 
-def _paired_test(task: _Task, kind: Literal["bs", "ar"], samples: int) -> list[Any]:
+def _paired_test(
+    task: _Task, tables: Sequence[Any], kind: Literal["bs", "ar"], samples: int
+) -> list[Any]:
     """Return what sacreBLEU finds of each system; a first one alone gets its interval."""
     # Not the interval of `corpus_score(..., n_bootstrap=)`, which fails where a resample scores 0.
     from sacrebleu.significance import PairedTest
 
-    systems = [(str(number), one) for number, one in enumerate(task.systems)]
-    test = PairedTest(systems, {"": task.scorer}, task.references, kind, samples)
+    systems = [(str(number), table) for number, table in enumerate(tables)]
+    metrics: dict[str, Any] = {"": _Counted(task.scorer)}
+    test = PairedTest(systems, metrics, task.references, kind, samples)
     [found] = [row for name, row in test()[1].items() if name != "System"]
     return found
 
 
+class _Counted:
+    """A metric of sacreBLEU's that is given each sentence's statistics, not its hypothesis."""
+
+    def __init__(self, scorer: Any) -> None:
+        self._scorer = scorer
+
+    def _extract_corpus_statistics(self, table: Any, references: Any) -> Any:
+        return table
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scorer, name)
+
+
 def score_set(
     name: str,
-    systems: Mapping[str, Sequence[str]],
+    systems: Mapping[str, Sequence[Sequence[str]]],
     references: Sequence[Sequence[str]],
     metrics: Sequence[str],
     *,
     target_language: str,
 ) -> SetScores:
-    """Score the hypotheses of one or more systems, by name, on a test set; see `score_systems`."""
-    table = [
+    """Score systems, by name, on a test set; see `score_systems`.
+
+    Sentences are counted as better or worse by their mean chrF2 over a system's runs.
+    """
+    tables = [
         score_systems(metric, [*systems.values()], references, target_language=target_language)
         for metric in metrics
     ]
-    by_system = [list(scores) for scores in zip(*table, strict=True)]
+    by_system = [list(scores) for scores in zip(*tables, strict=True)]
     compared = []
     if len(systems) > 1:
-        first, *others = (sentence_chrf(one, references) for one in systems.values())
+        first, *others = (_mean_chrf(runs, references) for runs in systems.values())
         for system, scores, own in zip([*systems][1:], by_system[1:], others, strict=True):
             signs = [(mine > its) - (mine < its) for mine, its in zip(own, first, strict=True)]
             counts = (signs.count(sign) for sign in (1, 0, -1))
@@ -214,20 +274,9 @@ def score_set(
     return SetScores(name, len(references[0]), next(iter(systems)), by_system[0], compared)
 
 
-def sentence_chrf(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Return the chrF2 of each sentence, 0 to 100, against one or more reference streams.
-
-    Unlike BLEU it is meaningful for a single sentence, so it can rank them.
-    Raises MTError where the counts differ.
-    """
-    _check_counts(hypotheses, references)
-    from sacrebleu.metrics.chrf import CHRF
-
-    chrf = CHRF()
-    return [
-        float(chrf.sentence_score(hypothesis, streams).score)
-        for hypothesis, *streams in zip(hypotheses, *references, strict=True)
-    ]
+def _mean_chrf(runs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
+    tables = [sentence_scores("chrf", run, references, target_language="und") for run in runs]
+    return [fmean(values) for values in zip(*tables, strict=True)]
 
 
 def _check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:
@@ -380,9 +429,9 @@ def scores_json(sets: Sequence[SetScores]) -> str:
         "sets": [
             {
                 **one._asdict(),
-                "scores": [_fields(score) for score in one.scores],
+                "scores": [_fields(score, first=True) for score in one.scores],
                 "others": [
-                    {**other._asdict(), "scores": [score._asdict() for score in other.scores]}
+                    {**other._asdict(), "scores": [_fields(s, first=False) for s in other.scores]}
                     for other in one.others
                 ],
             }
@@ -392,6 +441,10 @@ def scores_json(sets: Sequence[SetScores]) -> str:
     return json.dumps(content, ensure_ascii=False, indent=2) + "\n"
 
 
-def _fields(score: Score) -> dict[str, Any]:
-    """All but what compares with a first system."""
-    return {name: value for name, value in score._asdict().items() if not name.startswith("p_")}
+def _fields(score: Score, first: bool) -> dict[str, Any]:
+    """All but what only some have: p-values those after the first system, runs such of several."""
+    fields = score._asdict()
+    dropped = [] if score.runs else ["runs"]
+    if first:
+        dropped += ["p_bootstrap", "p_randomization"]
+    return {name: value for name, value in fields.items() if name not in dropped}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from statistics import stdev
 from typing import NamedTuple
 
 from mt.evaluation.scores import Score, SetScores
@@ -42,26 +43,35 @@ def share(part: int, total: int) -> str:
     return f"{text}% ({part:,} of {total:,})"
 
 
-def score_rows(one: SetScores) -> list[list[str]]:
-    """Table the systems of a test set: a row of names, then a row for each.
+def score_rows(sets: Sequence[SetScores]) -> list[list[str]]:
+    """Table the systems of test sets: a row of names, then a row for each.
 
-    A score stands with its 95% interval, that of a later system also with its difference from the
-    first and the p-values of both tests, and last how many sentences it has better and worse.
+    A score stands with its spread over training runs, if there are several, and its 95% interval;
+    that of a later system also with its difference from the first and the p-values of both tests,
+    and last how many sentences it has better and worse.
     """
-    head = ["system", *(METRIC_NAMES.get(score.metric, score.metric) for score in one.scores)]
-    rows = [[one.system, *map(_cell, one.scores)]]
-    for other in one.others:
-        cells = [_cell(*pair) for pair in zip(other.scores, one.scores, strict=True)]
-        share = f"{other.better:,} / {other.equal:,} / {other.worse:,}"
-        rows.append([other.name, *cells, share])
-    if one.others:
-        head.append("sentences better / equal / worse")
-        rows[0].append("")
-    return [head, *rows]
+    metrics = [METRIC_NAMES.get(score.metric, score.metric) for score in sets[0].scores]
+    rows = [["test set", "system", *metrics, "sentences better / equal / worse"]]
+    for one in sets:
+        rows.append([one.name, one.system, *map(_cell, one.scores), ""])
+        for other in one.others:
+            cells = [_cell(*pair) for pair in zip(other.scores, one.scores, strict=True)]
+            counts = f"{other.better:,} / {other.equal:,} / {other.worse:,}"
+            rows.append([one.name, other.name, *cells, counts])
+    kept = slice(0 if len(sets) > 1 else 1, None if sets[0].others else -1)
+    return [row[kept] for row in rows]
 
 
-NOTE = "in brackets 95% bootstrap intervals; p by paired bootstrap / approximate randomization"
-"""What the cells hold besides the scores."""
+def note(sets: Sequence[SetScores]) -> str:
+    """Say what the cells of `score_rows` hold besides the scores."""
+    parts = ["in brackets 95% bootstrap intervals"]
+    first = [score for one in sets for score in one.scores]
+    others = [score for one in sets for other in one.others for score in other.scores]
+    if any(score.runs for score in first + others):
+        parts.insert(0, "± standard deviation over training runs")
+    if others:
+        parts.append("p by paired bootstrap / approximate randomization")
+    return "; ".join(parts)
 
 
 def p_value(value: float) -> str:
@@ -71,6 +81,9 @@ def p_value(value: float) -> str:
 
 def _cell(score: Score, first: Score | None = None) -> str:
     text = str(Value(score.score, score.interval))
+    if score.runs:
+        number, _, interval = text.partition(" ")
+        text = f"{number} ± {stdev(score.runs):.1f} {interval}".rstrip()
     if first is not None:
         text += f", {score.score - first.score:+.1f}"
         tests = score.p_bootstrap, score.p_randomization

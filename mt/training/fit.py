@@ -279,7 +279,7 @@ def _evaluate(
             name,
             sources,
             [references],
-            {run.path.name: hypotheses},
+            {run.path.name: [hypotheses]},
             recipe.evaluation.metrics,
             recipe.corpus.target,
             corpus.batches(),

@@ -42,6 +42,7 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
         "report.html",
         "report.md",
         "scores.json",
+        "sentences.tsv",
     }
     [scored] = json.loads((folder / "scores.json").read_text())["sets"]
     assert (scored["name"], scored["sentences"]) == ("test.xx", 31)
@@ -155,6 +156,61 @@ def test_systems_of_any_kind_are_compared(
     assert "(p 1 / 1)" in table.out
 
 
+def test_several_test_sets_and_training_runs_at_once(
+    mt: Command, run: Run, project: Path, tmp_path: Path
+) -> None:
+    text = project / "text"
+    for side in ("xx", "yy"):
+        lines = (text / f"test.{side}").read_text().splitlines()
+        (tmp_path / f"short.{side}").write_text("".join(f"{line}\n" for line in lines[:9]))
+    targets = {"whole": text / "test.yy", "part": tmp_path / "short.yy"}
+    for name, path in targets.items():
+        lines = path.read_text().splitlines()
+        for number in (1, 2):  # reversed words in few lines or many
+            turned = [s[::-1] if n % 4 < number else s for n, s in enumerate(lines)]
+            (tmp_path / f"{name}.{number}").write_text("".join(f"{line}\n" for line in turned))
+    sets = [f"whole={text / 'test.xx'},{text / 'test.yy'}", "part=short.xx,short.yy"]
+    ours = ["turned={set}.1,{set}.2", run.bundle]
+    common = ["compare", *ours, "--metric", "bleu", "--metric", "ter"]
+    common += [word for one in sets for word in ("--test-set", one)]
+    done = mt(*common, cwd=tmp_path)
+    assert done.status == 0, done.err
+    rows = [line.strip("| ").split(" | ") for line in done.out.splitlines()]
+    assert rows[0][:4] == ["test set", "system", "BLEU", "TER"]
+    assert [row[:2] for row in rows[2:]] == [
+        [name, system] for name in targets for system in ("turned", run.folder.name)
+    ]
+    folder = tmp_path / "runs/compare/whole+part"
+    found = json.loads((folder / "scores.json").read_text())["sets"]
+    assert [one["sentences"] for one in found] == [31, 9]
+    for one, row in zip(found, rows[2::2], strict=True):
+        first = one["scores"][0]
+        assert len(first["runs"]) == 2
+        assert first["score"] == pytest.approx(sum(first["runs"]) / 2)
+        assert row[2].startswith(f"{first['score']:.1f} ± ")
+        assert "runs" not in one["others"][0]["scores"][0]
+    for name, lines in (("whole", 31), ("part", 9)):
+        written = (folder / f"hypotheses.{name}.{run.folder.name}.txt").read_text()
+        assert written.count("\n") == lines
+    table = [line.split("\t") for line in (folder / "sentences.tsv").read_text().splitlines()]
+    assert table[0] == ["test set", "sentence", "system", "bleu", "ter", "chrf"]
+    assert len(table) == 1 + 2 * (31 + 9)
+    assert table[-1][:3] == ["part", "9", run.folder.name]
+
+    # The same bundle as two runs has no spread.
+    both = ["evaluate", f"{run.bundle},{run.bundle}", "--test-set", *sets, "--metric", "bleu"]
+    evaluated = mt(*both, "--output", "out", cwd=tmp_path)
+    assert evaluated.status == 0, evaluated.err
+    assert [line.split("\t")[:2] for line in evaluated.out.splitlines()[:2]] == [
+        ["whole", "bleu"],
+        ["part", "bleu"],
+    ]
+    assert "± 0.0" in evaluated.out
+    assert {path.name for path in (tmp_path / "out").glob("*.txt")} == {
+        f"hypotheses.{name}.{number}.txt" for name in targets for number in (1, 2)
+    }
+
+
 def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: Path) -> None:
     (tmp_path / "three").write_text("ba\n\u2028\nce\r\n")
     (tmp_path / "two").write_text("ba\nce")
@@ -166,11 +222,32 @@ def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: P
         (["evaluate", "--source", "bad", "--reference", "three"], ["bad: line 2", "UTF-8"]),
         (["evaluate", "--source", "none", "--reference", "none"], ["none", "file is empty"]),
         (["compare", "two", "--source", "three", "--reference", "three"], ["two has 2"]),
-        (["compare", "--source", "three", "--reference", "three", "gone"], ["gone"]),
+        (
+            ["compare", "gone", "--source", "three", "--reference", "three"],
+            ["gone: no such bundle"],
+        ),
         (
             ["compare", "--source", "three", "--reference", "three", "--target-language", "de"],
             ["translates to yy, not to de"],
         ),
+        (["evaluate"], ["give --source and --reference, or --test-set"]),
+        (["evaluate", "--source", "three"], ["give --source and --reference, or --test-set"]),
+        (
+            ["evaluate", "--source", "three", "--reference", "three", "--test-set", "a=b,c"],
+            ["give either"],
+        ),
+        (["evaluate", "--test-set", "three,three"], ["--test-set three,three", "NAME="]),
+        (["evaluate", "--test-set", "a=three"], ["--test-set a=three", "NAME="]),
+        (["evaluate", "--test-set", "a=three,three", "a=two,two"], ["a is given twice"]),
+        (
+            ["compare", "three", "--test-set", "a=three,three", "--test-set", "b=two,two"],
+            ["three: several test sets need a file each", "{set}"],
+        ),
+        (
+            ["compare", "a=three", "a=three", "--source", "three", "--reference", "three"],
+            ["a=three", "another system of the name a"],
+        ),
+        (["compare", "a=", "--source", "three", "--reference", "three"], ["a=", "NAME=PATH"]),
         (["score", "--source", "three", "--target", "two"], ["three has 3", "two has 2"]),
         (["score", "--source", "three", "--target", "bad"], ["bad: line 2", "UTF-8"]),
     ]

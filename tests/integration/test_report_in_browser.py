@@ -12,8 +12,9 @@ import pytest
 from conftest import Command, Run
 
 from mt.evaluation import report
-from mt.evaluation.report import Example, ReportData, write_report
-from mt.evaluation.scores import score_set
+from mt.evaluation.examples import Example
+from mt.evaluation.report import ReportData, write_report
+from mt.evaluation.scores import score_set, sentence_scores
 from mt.translator import Alignment
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'text'"
@@ -56,8 +57,9 @@ class Opened:
 def write(folder: Path, examples: list[Example], languages: tuple[str, str] = ("en", "de")) -> Path:
     texts = [example.hypothesis for example in examples]
     references = [[example.reference for example in examples]]
-    scores = score_set("test", {"ours": texts}, references, ["chrf"], target_language="de")
-    write_report(folder, ReportData("x", [report.TestSet(scores, examples)], languages))
+    scores = score_set("test", {"ours": [texts]}, references, ["chrf"], target_language="de")
+    chrf = {"chrf": [sentence_scores("chrf", texts, references, target_language="de")]}
+    write_report(folder, ReportData("x", [report.TestSet(scores, examples, chrf)], languages))
     return folder / "report.html"
 
 
@@ -97,8 +99,14 @@ def test_the_report_of_a_run_shows_where_attention_was(
     playwright.expect(card.locator(".told")).to_have_text(told)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
+    best_texts = card.locator("details dd")
+    best_texts.first.wait_for()  # the browser tells that it has opened a little later
+    assert best_texts.first.inner_text() == shown
+    assert len(set(best_texts.all_inner_texts())) == best_texts.count() > 1
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
     cells = card.locator(".heat td[title]")
-    cells.first.wait_for()  # the browser tells that it has opened a little later
+    cells.first.wait_for()
     assert cells.count() == card.locator(".heat tbody tr").count() * len(lit)
     first = [float(cell.evaluate(weight)) for cell in cells.all()[: len(lit)]]
     assert first == lit

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from mt.errors import MTError
 from mt.evaluation import plots, report
 from mt.evaluation.analysis import analyse
+from mt.evaluation.examples import Example
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.report import Example, ReportData
-from mt.evaluation.scores import Score, SetScores, score_set
+from mt.evaluation.report import ReportData
+from mt.evaluation.scores import Score, SetScores, score_set, sentence_scores
 from mt.evaluation.words import word_diff
 from mt.translator import Alignment
 
@@ -56,7 +57,17 @@ def make_set(examples: list[Example], name: str = "test") -> report.TestSet:
         Score("bleu", 31.24, "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp|version:2.6.0"),
         Score("ter", 50.0, "nrefs:1|…"),
     ]
-    return report.TestSet(SetScores(name, len(examples), "ours", scored), examples)
+    return report.TestSet(
+        SetScores(name, len(examples), "ours", scored), examples, sentence_chrf(examples)
+    )
+
+
+def sentence_chrf(examples: list[Example]) -> dict[str, list[list[float]]]:
+    columns = [[one.hypothesis for one in examples]]
+    columns += [list(texts) for texts in zip(*(one.others for one in examples), strict=True)]
+    references = [[one.reference for one in examples]]
+    tables = [sentence_scores("chrf", c, references, target_language="de") for c in columns if c]
+    return {"chrf": tables or [[]]}
 
 
 def numbered(count: int) -> list[Example]:
@@ -94,7 +105,12 @@ def full_data(tmp_path: Path, count: int = 40) -> ReportData:
 def test_a_full_report_holds_every_part(tmp_path: Path) -> None:
     folder = tmp_path / "new"
     report.write_report(folder, full_data(tmp_path))
-    assert {path.name for path in folder.iterdir()} == {"report.html", "report.md", "scores.json"}
+    assert {path.name for path in folder.iterdir()} == {
+        "report.html",
+        "report.md",
+        "scores.json",
+        "sentences.tsv",
+    }
     text = (folder / "report.html").read_text("utf-8")
     page = Page(text)
     for expected in ("31.2", "BLEU", "TER (lower is better)", "tok:13a", "142", "12,000 pairs"):
@@ -156,7 +172,7 @@ def test_the_list_of_sentences_reads_back() -> None:
     rows = json.loads(found[1])
     assert [row[0] for row in rows] == list(range(1, 31))
     assert rows[4][2] == EVIL
-    assert rows[4][3:] == [["a ", "b", ""], ["a ", "c", ""], [], None]
+    assert rows[4][3:] == [["a ", "b", ""], [["a ", "c", ""]], None, []]
 
 
 def test_large_sets_stay_small(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,13 +243,13 @@ def compared_set(count: int = 40) -> report.TestSet:
         for index, example in enumerate(numbered(count))
     ]
     systems = {
-        "ours": [example.hypothesis for example in examples],
-        "theirs": [example.others[0] for example in examples],
-        EVIL: [example.others[1] for example in examples],
+        "ours": [[example.hypothesis for example in examples]],
+        "theirs": [[example.others[0] for example in examples]],
+        EVIL: [[example.others[1] for example in examples]],
     }
     references = [[example.reference for example in examples]]
     scores = score_set("test", systems, references, ["bleu", "ter"], target_language="de")
-    return report.TestSet(scores, examples)
+    return report.TestSet(scores, examples, sentence_chrf(examples))
 
 
 def test_other_systems_stand_beside_the_first() -> None:
@@ -262,8 +278,8 @@ def test_other_systems_stand_beside_the_first() -> None:
     assert "Sentence 8 " in changed
     assert page.count("script") == 2
     rows = json.loads(re.findall(r'"application/json">(.*?)</script>', report.report_html(data))[0])
-    assert "".join(rows[7][5][0]) == ""
-    assert "".join(rows[7][5][1]) == EVIL
+    assert "".join(rows[7][4][1]) == ""
+    assert "".join(rows[7][4][2]) == EVIL
     markdown = report.report_markdown(data)
     assert "| ours | " in markdown
     assert "| theirs | " in markdown

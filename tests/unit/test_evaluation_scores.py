@@ -5,9 +5,13 @@ import random
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
 
 import pytest
+import sacrebleu
 
 from mt.errors import MTError
 from mt.evaluation import scores
@@ -21,8 +25,9 @@ from mt.evaluation.scores import (
     placeholder_fidelity,
     score_set,
     score_systems,
+    sentence_scores,
 )
-from mt.evaluation.tables import latex, markdown, score_rows
+from mt.evaluation.tables import latex, markdown, note, score_rows
 
 METRIC_NAMES = [("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER")]
 
@@ -75,7 +80,7 @@ def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = {entry["name"]: entry for entry in json.loads(result.stdout)}
     metrics = ("bleu", "chrf", "ter")
-    systems = {"ours": hypotheses}
+    systems = {"ours": [hypotheses]}
     ours = score_set("test", systems, [references], metrics, target_language="de").scores
     for score, name in zip(ours[:2], ("BLEU", "chrF2"), strict=True):
         middle, half = theirs[name]["confidence_mean"], theirs[name]["confidence_var"]
@@ -88,7 +93,7 @@ def test_intervals_are_those_of_the_sacrebleu_command(tmp_path: Path) -> None:
 def test_an_interval_is_left_out_where_it_says_nothing_or_costs_too_much() -> None:
     for count, given in ((1, False), (2, True), (MAX_RESAMPLED, True), (MAX_RESAMPLED + 1, False)):
         lines = ["Ein Hund ."] * count
-        [score] = score_systems("bleu", [lines], [lines], target_language="de")
+        [score] = score_systems("bleu", [[lines]], [lines], target_language="de")
         assert (score.interval is not None) is given
     assert corpus_score("bleu", lines, [lines], target_language="de").interval is None
 
@@ -97,7 +102,7 @@ def test_unequal_counts_are_named() -> None:
     with pytest.raises(MTError, match="4 hypotheses but 3 lines in reference 2"):
         corpus_score("bleu", HYPOTHESES, [REFERENCES, OTHERS[:3]], target_language="de")
     with pytest.raises(MTError, match="2 hypotheses but 4 lines in reference:"):
-        scores.sentence_chrf(HYPOTHESES[:2], [REFERENCES])
+        sentence_scores("chrf", HYPOTHESES[:2], [REFERENCES], target_language="de")
 
 
 def test_what_cannot_be_scored_is_refused() -> None:
@@ -124,11 +129,19 @@ def test_japanese_is_scored_by_character_without_mecab(monkeypatch: pytest.Monke
     assert "|tok:char|" in score.signature
 
 
-def test_sentence_chrf_ranks_sentences() -> None:
-    values = scores.sentence_chrf(["the cat", "a dog", ""], [["the cat", "the cat", "the cat"]])
-    assert values[0] == pytest.approx(100)
-    assert values[0] > values[1] > values[2] == 0
-    assert scores.sentence_chrf(["a dog"], [["the cat"], ["a dog"]]) == [pytest.approx(100)]
+@pytest.mark.parametrize("metric", ["bleu", "chrf", "chrf++", "ter"])
+def test_sentences_are_scored_as_sacrebleu_scores_them(metric: str) -> None:
+    scorer: Any = {
+        "bleu": sacrebleu.sentence_bleu,
+        "chrf": sacrebleu.sentence_chrf,
+        "chrf++": partial(sacrebleu.sentence_chrf, word_order=2),
+        "ter": sacrebleu.sentence_ter,
+    }[metric]
+    streams = [REFERENCES, OTHERS]
+    ours = sentence_scores(metric, HYPOTHESES, streams, target_language="de")
+    theirs = [scorer(line, [*both]).score for line, *both in zip(HYPOTHESES, *streams, strict=True)]
+    assert ours == pytest.approx(theirs, abs=1e-9)
+    assert len(set(ours)) > 1
 
 
 # Raw lines, and what lower-case, normalise, tokenise makes of them, in the escaped form of files.
@@ -295,7 +308,8 @@ def test_p_values_are_those_of_the_sacrebleu_command(tmp_path: Path, kind: str) 
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     theirs = [float(p) for p in re.findall(r"p = (0\.\d+)", done.stdout)]
     for place, (metric, _) in enumerate(METRIC_NAMES):
-        first, *others = score_systems(metric, systems, [references], target_language="de")
+        runs = [[lines] for lines in systems]
+        first, *others = score_systems(metric, runs, [references], target_language="de")
         assert (first.p_bootstrap, first.p_randomization) == (None, None)
         ours = [one.p_bootstrap if kind == "bs" else one.p_randomization for one in others]
         assert ours == pytest.approx(theirs[place::3], abs=6e-5)
@@ -306,12 +320,12 @@ def test_p_values_are_those_of_the_sacrebleu_command(tmp_path: Path, kind: str) 
 def test_equal_systems_do_not_differ() -> None:
     """`sacrebleu` calls them different: it counts greater differences than none."""
     lines = noisy(0.3, 1)
-    _, twin = score_systems("bleu", [lines, lines], [noisy(0, 0)], target_language="de")
+    _, twin = score_systems("bleu", [[lines], [lines]], [noisy(0, 0)], target_language="de")
     assert (twin.p_bootstrap, twin.p_randomization) == (1.0, 1.0)
 
 
 def test_sentences_are_counted_as_better_equal_and_worse() -> None:
-    systems = {"a": ["x", "ab", "ab", "ab"], "b": ["ab", "ab", "ab", "x"], "c": ["ab"] * 4}
+    systems = {"a": [["x", "ab", "ab", "ab"]], "b": [["ab", "ab", "ab", "x"]], "c": [["ab"] * 4]}
     one = score_set("test", systems, [["ab"] * 4], ["chrf++"], target_language="de")
     assert (one.system, one.sentences) == ("a", 4)
     assert [(o.name, o.better, o.equal, o.worse) for o in one.others] == [
@@ -321,9 +335,9 @@ def test_sentences_are_counted_as_better_equal_and_worse() -> None:
 
 
 def test_tables_hold_every_system_and_escape_its_name() -> None:
-    systems = {"a|b_&%": noisy(0.3, 1), "b": noisy(0.5, 3)}
+    systems = {"a|b_&%": [noisy(0.3, 1)], "b": [noisy(0.5, 3)]}
     one = score_set("test", systems, [noisy(0, 0)], ["bleu", "ter"], target_language="de")
-    rows = score_rows(one)
+    rows = score_rows([one])
     assert rows[0][:3] == ["system", "BLEU", "TER"]
     bleu, ter = (score.score for score in one.scores)
     other = one.others[0]
@@ -338,3 +352,36 @@ def test_tables_hold_every_system_and_escape_its_name() -> None:
     assert r"a\textbar{}b\_\&\% & " in table
     assert "$<$0.001" in table
     assert table.count(r"\\") == 3
+
+
+def test_several_runs_have_a_mean_and_a_spread() -> None:
+    references, other = noisy(0, 0), noisy(0.4, 9)
+    runs = [noisy(0.3, seed) for seed in (1, 2, 3)]
+    for metric, _ in METRIC_NAMES:
+        alone = [corpus_score(metric, run, [references], target_language="de") for run in runs]
+        ours, theirs = score_systems(metric, [runs, [other]], [references], target_language="de")
+        assert ours.runs == pytest.approx([one.score for one in alone], abs=1e-9)
+        assert ours.score == pytest.approx(mean(ours.runs))
+        low, high = ours.interval or (0, 0)
+        assert low < ours.score < high
+        assert theirs.runs == ()
+        assert (theirs.p_bootstrap or 1) < 0.05
+    one = score_set("test", {"a": runs, "b": [other]}, [references], ["bleu"], target_language="de")
+    spread = stdev(one.scores[0].runs)
+    assert score_rows([one])[1][1].startswith(f"{one.scores[0].score:.1f} ± {spread:.1f} [")
+    assert "± standard deviation" in note([one])
+
+
+def test_a_run_given_twice_is_the_run() -> None:
+    """The same sentences, however often they were translated alike, say as much and no more."""
+    references, first, second = noisy(0, 0), noisy(0.3, 1), noisy(0.33, 2)
+    for metric, _ in METRIC_NAMES:
+        once = score_systems(metric, [[first], [second]], [references], target_language="de")
+        twice = score_systems(
+            metric, [[first] * 2, [second] * 2], [references], target_language="de"
+        )
+        for a, b in zip(once, twice, strict=True):
+            assert b.score == pytest.approx(a.score)
+            assert b.interval == pytest.approx(a.interval, abs=1e-3)
+            assert b.p_bootstrap == pytest.approx(a.p_bootstrap, abs=2e-3)
+            assert b.p_randomization == pytest.approx(a.p_randomization, abs=2e-3)
