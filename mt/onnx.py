@@ -30,6 +30,8 @@ ENCODER, DECODER = "encoder.onnx", "decoder.onnx"
 _OPSET = 17
 _SENTENCE = "keys", "memory", "source_pad"
 """Parts of a state that all hypotheses of a sentence share."""
+_PLACES = "rows", "places"
+"""Parts that tell where hypotheses stand."""
 
 
 def export(model: Seq2Seq, quantize: Literal["none", "int8"]) -> dict[str, bytes]:
@@ -53,11 +55,13 @@ def export(model: Seq2Seq, quantize: Literal["none", "int8"]) -> dict[str, bytes
             "model.encoder_cell is lstm, gru, elman-tanh or elman-relu, with "
             "model.encoder_transition_depth: 1"
         )
-    # Two sentences with two hypotheses each; the sizes are examples, those of the graph vary.
+    # Two sentences with two hypotheses and with one; the sizes are examples, those of the graph
+    # vary.
     source, lengths = torch.tensor([[4, 4, 4], [4, 4, 0]]), torch.tensor([3, 2])
     first = model.decoder.start(model.encoder(source, lengths))
-    parts = _parts(first.reorder(torch.tensor([[0, 0], [1, 1]])))
-    rows = [name for name in parts if name not in _SENTENCE]
+    index, places = torch.tensor([[0, 0], [1, 1]]), torch.tensor([0, 1, 3])
+    parts = _parts(first.reorder(index, places))
+    rows = [name for name in parts if name not in (*_SENTENCE, *_PLACES)]
     outputs = ["logits", *(["attention"] if model.architecture.attention != "none" else [])]
     contents = {}
     with tempfile.TemporaryDirectory() as folder:
@@ -66,7 +70,7 @@ def export(model: Seq2Seq, quantize: Literal["none", "int8"]) -> dict[str, bytes
             (
                 DECODER,
                 _Decoder(model, list(parts)),
-                {"tokens": torch.full((4,), 4), **parts},
+                {"tokens": torch.full((3,), 4), **parts},
                 [*outputs, *(f"next.{row}" for row in rows)],
             ),
         ):
@@ -171,6 +175,8 @@ def _quantize_table(graph: Any, table: str, shared: str) -> None:
 
 def _axes(name: str) -> dict[int, str]:
     """Name the dimensions that differ between batches."""
+    if name == "rows":
+        return {0: "sentences", 1: "width"}
     axes = {0: "sentences" if name in ("source", "lengths", *_SENTENCE) else "rows"}
     return axes | ({1: "positions"} if name in ("source", "past", "attention", *_SENTENCE) else {})
 
@@ -182,7 +188,8 @@ def _parts(state: DecoderState) -> dict[str, Tensor]:
         for number, layer in enumerate(state.layers)
         for part, tensor in enumerate(layer)
     }
-    parts |= {name: getattr(state, name) for name in ("feed", "past", *_SENTENCE)}
+    others = ("feed", "past", *_SENTENCE, *_PLACES)
+    parts |= {name: getattr(state, name) for name in others if getattr(state, name) is not None}
     return {name: tensor for name, tensor in parts.items() if tensor.shape[-1]}
 
 
@@ -201,6 +208,8 @@ def _state(parts: Mapping[str, Tensor]) -> DecoderState:
         parts["keys"],
         memory,
         parts["source_pad"],
+        parts.get("rows"),
+        parts.get("places"),
     )
 
 
@@ -239,7 +248,7 @@ class _Decoder(nn.Module):
     def forward(self, tokens: Tensor, *parts: Tensor) -> tuple[Tensor, ...]:
         step = self.decoder.step(tokens, _state(dict(zip(self.names, parts, strict=True))))
         after = _parts(step.state)
-        moved = [after[name] for name in self.names if name not in _SENTENCE]
+        moved = [after[name] for name in self.names if name not in (*_SENTENCE, *_PLACES)]
         attention = [] if step.attention is None else [step.attention]
         return (step.logits, *attention, *moved)
 
@@ -295,6 +304,9 @@ class OnnxNetwork:
         """See `Decoder.step`."""
         parts = _parts(state)
         known = {"tokens": tokens, **parts}
+        if state.rows is None:
+            known["places"] = torch.arange(len(tokens))
+            known["rows"] = known["places"].view(len(state.memory), -1)
         feed = {name: known[name].numpy() for name in self._inputs}
         outputs = map(torch.from_numpy, self._decoder.run(self._outputs, feed))
         found = dict(zip(self._outputs, outputs, strict=True))

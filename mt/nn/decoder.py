@@ -18,9 +18,10 @@ from mt.nn.recurrent import RecurrentLayer, make_layer
 
 
 class DecoderState(NamedTuple):
-    """Everything a decoder remembers between two steps, for N = B * K rows.
+    """Everything a decoder remembers between two steps, for N rows.
 
-    K rows in a row, the hypotheses of one sentence, share that sentence's memory.
+    Rows stand in B * K places, K in a row for the hypotheses of one sentence, which share that
+    sentence's memory. Some places may be empty: see `mt.search.hypotheses.DecoderState`.
     """
 
     layers: tuple[State, ...]
@@ -35,22 +36,33 @@ class DecoderState(NamedTuple):
     """`(B, S, H)`: the encoder's states."""
     source_pad: Tensor
     """`(B, S)`, True at padding."""
+    rows: Tensor | None = None
+    """`(B, K)`: the row of each place, any at an empty one; None where no place is empty."""
+    places: Tensor | None = None
+    """`(N,)`: the place of each row; None where no place is empty."""
 
-    def reorder(self, index: Tensor) -> DecoderState:
+    def reorder(self, index: Tensor, places: Tensor | None = None) -> DecoderState:
         """Pick rows.
 
         Args:
-            index: `(B', K')` numbers of old rows; the entries of a row belong to one sentence, and
-                sentences keep their order.
+            index: `(B', K')` numbers of old places; the entries of a row belong to one sentence,
+                and sentences keep their order.
+            places: `(N',)`, ascending: the new places that are not empty; all by default.
 
         Returns:
-            The state of the `B' * K'` rows.
+            The state of the N' rows.
         """
-        sentences, rows = len(self.memory), len(self.feed)
-        flat = index.reshape(-1)
+        sentences, flat, rows = len(self.memory), index.reshape(-1), None
+        if places is not None:
+            flat = flat[places]
+            rows = torch.zeros_like(index)
+            rows.view(-1)[places] = torch.arange(len(places), device=places.device)
+        width = len(self.feed) // sentences
+        if self.rows is not None:
+            flat, width = self.rows.view(-1)[flat], self.rows.shape[1]
         keys, memory, source_pad = self.keys, self.memory, self.source_pad
         if index.shape[0] != sentences:
-            kept = index[:, 0] // (rows // sentences)
+            kept = index[:, 0] // width
             keys, memory, source_pad = keys[kept], memory[kept], source_pad[kept]
         return DecoderState(
             tuple(tuple(t.index_select(0, flat) for t in state) for state in self.layers),
@@ -59,6 +71,8 @@ class DecoderState(NamedTuple):
             keys,
             memory,
             source_pad,
+            rows,
+            places,
         )
 
 
@@ -239,21 +253,33 @@ class Decoder(nn.Module):
         )
 
     def _attend(self, query: Tensor, state: DecoderState) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Let `(B * K, H)` queries read the memory of their sentence."""
+        """Let `(N, H)` queries read the memory of their sentence."""
         keys, memory, source_pad, past = state.keys, state.memory, state.source_pad, state.past
         if past.shape[2]:  # each hypothesis has a past, and so keys, of its own
-            rows = query.shape[0] // memory.shape[0]
             keys, memory, source_pad = (
-                part[:, None].expand(-1, rows, *part.shape[1:]).flatten(0, 1)
-                for part in (keys, memory, source_pad)
+                part[self._owners(state)] for part in (keys, memory, source_pad)
             )
-            keys = self.attention.recall(keys, past)
-        grouped = query.view(memory.shape[0], -1, query.shape[-1])
-        context, weights = self.attention(grouped, keys, memory, source_pad)
+            query, keys = query[:, None], self.attention.recall(keys, past)
+        elif state.rows is None:
+            query = query.view(len(memory), -1, query.shape[-1])
+        else:
+            query = query[state.rows]
+        context, weights = self.attention(query, keys, memory, source_pad)
+        context = context.flatten(0, 1)
+        weights = None if weights is None else weights.flatten(0, 1)
+        if state.places is not None and not past.shape[2]:
+            context = context[state.places]
+            weights = None if weights is None else weights[state.places]
         if weights is not None:
-            weights = weights.flatten(0, 1)
             past = self.attention.remember(past, weights)
-        return context.flatten(0, 1), weights, past
+        return context, weights, past
+
+    def _owners(self, state: DecoderState) -> Tensor:
+        """The sentence `(N,)` of each row."""
+        if state.rows is not None and state.places is not None:
+            return state.places // state.rows.shape[1]
+        sentences = torch.arange(len(state.memory), device=state.memory.device)
+        return sentences.repeat_interleave(len(state.feed) // len(state.memory))
 
     def _masks(self, state: DecoderState) -> _Masks | None:
         if not (self.training and self.layer_dropout.locked):

@@ -52,17 +52,25 @@ def beam_search(
     reach = torch.tensor(longest, dtype=live.dtype, device=device)  # (B,)
     taken = [0] * len(active)  # slots
     width = options.beam_size  # the most free slots of any sentence
+    rows, places = active, None  # each row's sentence, and place in (B, K) where some are empty
 
     for step in count():
         output = decoder.step(tokens, state)
         log_probs = log_softmax(output.logits)
-        constraints.apply(log_probs, step, active, history.flatten(0, 1))
+        told = history.flatten(0, 1)
+        constraints.apply(log_probs, step, rows, told if places is None else told[places])
         normalizer = options.normalizer(step + 1)
         bound_normalizer = reach if options.length_penalty >= 0 else options.normalizer(step + 2)
         if options.coverage_penalty:
-            penalty = coverage.add(output.attention)
+            looks = output.attention
+            penalty = coverage.add(None if looks is None else _spread(looks, live, places, 0.0))
         for exact in (False, True):
-            values, ids, undecided = best_tokens(log_probs, width, exact=exact)
+            values, ids, undecided = (
+                _spread(part, live, places, fill)
+                for part, fill in zip(
+                    best_tokens(log_probs, width, exact=exact), (-inf, 0, False), strict=True
+                )
+            )
             sums = (live.flatten().unsqueeze(1) + values).nan_to_num(nan=-inf, neginf=-inf)
             sums, order = sums.view(len(active), -1).sort(dim=1, descending=True, stable=True)
             sums, order = sums[:, :width], order[:, :width]
@@ -114,10 +122,24 @@ def beam_search(
         width = options.beam_size - min(taken)
         history = torch.cat([history.flatten(0, 1)[index], tokens.unsqueeze(2)], dim=2)
         tokens = tokens.flatten()
-        state = state.reorder(index)
+        rows = [sentence for sentence in active for _ in range(live.shape[1])]
+        # On a GPU empty places cost less than to learn which they are.
+        places = (live > -inf).flatten().nonzero().squeeze(1) if device.type == "cpu" else None
+        if places is not None:
+            tokens, rows = tokens[places], [rows[place] for place in places.tolist()]
+        state = state.reorder(index, places)
         if options.coverage_penalty:
             coverage.reorder(index, keep)
     return results
+
+
+def _spread(part: Tensor, live: Tensor, places: Tensor | None, fill: float) -> Tensor:
+    """Give what rows have, `(R, …)`, to all of the places of `live` (B, K): `(B * K, …)`."""
+    if places is None:
+        return part
+    spread = part.new_full((live.numel(), *part.shape[1:]), fill)
+    spread[places] = part
+    return spread
 
 
 class _Pool(NamedTuple):

@@ -71,16 +71,14 @@ class Constraints:
         """Set what may not follow to minus infinity, in place.
 
         `log_probs` (R, V) are those of the token after `step` tokens, `history` (R, step) holds
-        these tokens, and `sentences` are the B sentences still searched, R / B rows each. A prefix
-        token is exempt from every other rule, as is the end of sentence at the greatest length.
+        these tokens, and `sentences` (R) are the rows' sentences. A prefix token is exempt from
+        every other rule, as is the end of sentence at the greatest length.
         """
-        rows = len(log_probs) // len(sentences)
+        device = log_probs.device
         forced = [(i, self._forced(sentence, step)) for i, sentence in enumerate(sentences)]
         forced = [(i, token) for i, token in forced if token >= 0]
         if forced:
-            index = _rows([i for i, _ in forced], rows, log_probs.device)
-            token = torch.tensor([token for _, token in forced], device=log_probs.device)
-            token = token.repeat_interleave(rows)
+            index, token = torch.tensor(forced, device=device).unbind(dim=1)
             kept = log_probs[index, token]
         if len(forced) < len(sentences):
             if len(self.forbidden):
@@ -91,7 +89,7 @@ class Constraints:
                 self._forbid_repeats(log_probs, history)
             short = [i for i, sentence in enumerate(sentences) if step < self.shortest[sentence]]
             if short:
-                log_probs[_rows(short, rows, log_probs.device), self.eos] = -inf
+                log_probs[torch.tensor(short, device=device), self.eos] = -inf
         if forced:
             log_probs.index_fill_(0, index, -inf)
             log_probs[index, token] = kept
@@ -108,8 +106,7 @@ class Constraints:
     ) -> None:
         """Forbid counted tokens that are used up, the end while one is wanting, and all else where
         those that are wanting need the room that is left."""
-        rows = len(log_probs) // len(sentences)
-        index = torch.tensor(sentences, device=log_probs.device).repeat_interleave(rows)
+        index = torch.tensor(sentences, device=log_probs.device)
         used = (history.unsqueeze(2) == self.counted).sum(dim=1)
         left = (self.counts[index] - used).clamp(min=0)  # (R, Q)
         wanting = left.sum(dim=1)
@@ -134,9 +131,3 @@ class Constraints:
         log_probs.scatter_(1, torch.where(repeats, ngrams[:, :, -1], self.eos), -inf)
         log_probs[:, self.eos] = end
         log_probs[:, self.counted] = counted
-
-
-def _rows(sentences: list[int], rows: int, device: torch.device) -> Tensor:
-    """The flat rows of some sentences of `rows` rows each."""
-    first = torch.tensor(sentences, device=device).unsqueeze(1) * rows
-    return (first + torch.arange(rows, device=device)).flatten()

@@ -11,7 +11,7 @@ from torch import Tensor
 from mt.search.constraints import Constraints
 from mt.search.hypotheses import Decoder, DecoderState, Hypothesis
 from mt.search.options import SearchOptions
-from mt.search.scoring import Coverage, log_softmax, sum_dtype
+from mt.search.scoring import Coverage, best_token, log_softmax, sum_dtype
 
 
 def greedy_search(
@@ -38,7 +38,7 @@ def greedy_search(
         output = decoder.step(tokens, state)
         log_probs = log_softmax(output.logits)
         constraints.apply(log_probs, step, active, history)
-        tokens = log_probs.argmax(dim=1)  # the first of equals
+        tokens = best_token(log_probs)
         sums = sums + log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)
         sums = sums.nan_to_num(nan=-inf, neginf=-inf)
         scores = sums / options.normalizer(step + 1)

@@ -11,19 +11,25 @@ if TYPE_CHECKING:
 
 
 class DecoderState(Protocol):
-    """All that a decoder remembers of B x K hypotheses; row = sentence * K + hypothesis."""
+    """All that a decoder remembers of R hypotheses, a row each.
 
-    def reorder(self, index: Tensor) -> Self:
-        """The state whose rows are old rows `index` (B', K') int64, row by row.
+    They stand in B x K places, those of a sentence side by side: place = sentence * K + hypothesis.
+    Some places may be empty; then there are fewer rows than places, in the same order.
+    """
+
+    def reorder(self, index: Tensor, places: Tensor | None = None) -> Self:
+        """The state in whose places stands what stood in the old places `index` (B', K') int64.
 
         The entries of one row of `index` all belong to one old sentence, and sentences keep their
         order, but some may be gone: where B' equals B, what is kept once a sentence stays as it is.
+        `places` (R',) int64, ascending, are the new places that are not empty: all, where None.
+        Each sentence has one at least, and what comes to stand there stood nowhere empty.
         """
         ...
 
 
 class StepOutput(Protocol):
-    """One decoder step of R = B x K rows: any tuple with these fields, which are only read."""
+    """One decoder step of R rows: any tuple with these fields, which are only read."""
 
     @property
     def logits(self) -> Tensor:

@@ -63,6 +63,45 @@ class Coverage:
             self.source_lengths = self.source_lengths[keep]
 
 
+_BLOCK = 64
+"""Tokens whose maximum is taken at once on the CPU, where `argmax` and `topk` go one by one."""
+_LARGE = 1 << 15
+"""Least number of log-probabilities for which that pays."""
+
+
+def best_token(log_probs: Tensor) -> Tensor:
+    """The best token (R,) of each row of `log_probs` (R, V); of equals, that of the lowest id."""
+    vocabulary = log_probs.shape[1]
+    if log_probs.device.type != "cpu" or log_probs.numel() < _LARGE:
+        return log_probs.argmax(dim=1)  # the first of equals
+    maxima = _maxima(log_probs)
+    if rest := vocabulary % _BLOCK:
+        maxima = torch.cat([maxima, log_probs[:, -rest:].amax(dim=1, keepdim=True)], dim=1)
+    tokens = maxima.argmax(dim=1, keepdim=True) * _BLOCK + torch.arange(_BLOCK)
+    tokens.clamp_(max=vocabulary - 1)
+    return tokens.gather(1, log_probs.gather(1, tokens).argmax(dim=1, keepdim=True)).squeeze(1)
+
+
+def _top(log_probs: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The `count` best log-probabilities of each row, in order, and their tokens."""
+    rows, vocabulary = log_probs.shape
+    small = log_probs.numel() < _LARGE or vocabulary < 2 * _BLOCK * count
+    if log_probs.device.type != "cpu" or small:
+        return log_probs.topk(count, dim=1)
+    blocks = _maxima(log_probs).topk(count, dim=1, sorted=False).indices
+    tokens = (blocks.unsqueeze(2) * _BLOCK + torch.arange(_BLOCK)).flatten(1)
+    rest = torch.arange(vocabulary - vocabulary % _BLOCK, vocabulary).expand(rows, -1)
+    tokens = torch.cat([tokens, rest], dim=1)
+    values, places = log_probs.gather(1, tokens).topk(count, dim=1)
+    return values, tokens.gather(1, places)
+
+
+def _maxima(log_probs: Tensor) -> Tensor:
+    """The maximum of each whole block of tokens: `(R, V // _BLOCK)`."""
+    blocks = log_probs.shape[1] // _BLOCK
+    return log_probs[:, : blocks * _BLOCK].reshape(-1, blocks, _BLOCK).amax(dim=2)
+
+
 def best_tokens(log_probs: Tensor, count: int, *, exact: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The `count` best tokens of each row of `log_probs` (R, V), in order of their ids.
 
@@ -75,7 +114,7 @@ def best_tokens(log_probs: Tensor, count: int, *, exact: bool) -> tuple[Tensor, 
     if count >= vocabulary:
         tokens = torch.arange(vocabulary, device=log_probs.device).repeat(rows, 1)
         return log_probs, tokens, tokens.new_zeros(rows, dtype=torch.bool)
-    values, tokens = log_probs.topk(count + 1, dim=1)
+    values, tokens = _top(log_probs, count + 1)
     border = values[:, count - 1]
     undecided = (border == values[:, count]) & (border > -inf)
     tokens = tokens[:, :count]

@@ -47,13 +47,14 @@ class _State(NamedTuple):
 
     inner: DecoderState
     banned: Tensor  # (B, C)
-    rows: int  # of each sentence
+    width: int  # places of each sentence
+    places: Tensor | None  # (R,), those that are not empty
 
-    def reorder(self, index: Tensor) -> _State:
+    def reorder(self, index: Tensor, places: Tensor | None = None) -> _State:
         banned = self.banned
         if len(index) != len(banned):
-            banned = banned[index[:, 0] // self.rows]
-        return _State(self.inner.reorder(index), banned, index.shape[1])
+            banned = banned[index[:, 0] // self.width]
+        return _State(self.inner.reorder(index, places), banned, index.shape[1], places)
 
 
 class _Step(NamedTuple):
@@ -102,15 +103,17 @@ class NarrowDecoder:
 
     def start(self, state: DecoderState) -> _State:
         """Wrap the decoder's first state, one row a sentence."""
-        return _State(state, self.banned, 1)
+        return _State(state, self.banned, 1, None)
 
     def step(self, tokens: Tensor, state: _State) -> _Step:
         """See `Decoder.step`."""
         output = self.decoder.step(self.candidates[tokens], state.inner)
-        rows = len(tokens) // len(state.banned)
-        logits = output.logits[:, self.columns].view(len(state.banned), rows, -1)
-        logits = logits.masked_fill(state.banned.unsqueeze(1), -inf).flatten(0, 1)
-        return _Step(logits, output.attention, _State(output.state, state.banned, rows))
+        sentences = torch.arange(len(state.banned), device=tokens.device)
+        sentences = sentences.repeat_interleave(state.width)
+        if state.places is not None:
+            sentences = sentences[state.places]
+        logits = output.logits[:, self.columns].masked_fill(state.banned[sentences], -inf)
+        return _Step(logits, output.attention, state._replace(inner=output.state))
 
     def renumber(self, tokens: Sequence[int]) -> list[int]:
         """Ids to numbers; what is no candidate is left out."""

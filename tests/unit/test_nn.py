@@ -86,26 +86,36 @@ def test_stepping_equals_the_whole_sequence(chosen: Chosen) -> None:
 @every
 @torch.no_grad()
 def test_hypotheses_that_move_and_leave_equal_the_whole_sequence(chosen: Chosen) -> None:
-    """Three rows a sentence swap places at each step, and the middle sentence leaves."""
+    """Three hypotheses a sentence swap places at each step, some end, and the middle sentence
+    leaves."""
     model = network(**chosen)
     source, lengths = sentences([4, 2, 5])
     generator = torch.Generator().manual_seed(1)
     state = model.decoder.start(model.encoder(source, lengths))
     state = state.reorder(torch.arange(3)[:, None].expand(3, 3))
     owners, history = [0, 1, 2], torch.zeros(9, 0, dtype=torch.long)
+    places = torch.arange(9)
     for time in range(6):
-        tokens = torch.randint(VOCABULARY, (3 * len(owners),), generator=generator)
+        tokens = torch.randint(VOCABULARY, (len(places),), generator=generator)
         history = torch.cat((history, tokens[:, None]), 1)
         step = model.decoder.step(tokens, state)
-        rows = torch.tensor(owners).repeat_interleave(3)
+        rows = torch.tensor(owners)[places // 3]
         close(step.logits, model.output(model(source[rows], lengths[rows], history))[:, -1])
         assert step.attention is None or (step.attention[source[rows] == 0] == 0).all()
         kept = [0, 2] if time == 2 else list(range(len(owners)))
-        parents = torch.randint(3, (len(kept), 3), generator=generator)
-        index = parents + 3 * torch.tensor(kept)[:, None]
-        state, history = step.state.reorder(index), history[index.flatten()]
-        owners = [owners[number] for number in kept]
+        there = torch.rand(len(kept), 3, generator=generator) < (1.0 if time < 2 else 0.6)
+        there[:, 1] = True
+        index = 3 * torch.tensor(kept)[:, None].expand(-1, 3).clone()  # at empty places, whichever
+        for row, number in enumerate(kept):
+            [old] = (places // 3 == number).nonzero(as_tuple=True)
+            drawn = torch.randint(len(old), (3,), generator=generator)
+            index[row] = torch.where(there[row], places[old][drawn], index[row])
+        after = there.flatten().nonzero()[:, 0]
+        came = torch.searchsorted(places, index.flatten()[after])
+        state, history = step.state.reorder(index, after if time else None), history[came]
+        places, owners = after, [owners[number] for number in kept]
     assert owners == [0, 2]
+    assert 2 <= len(places) < 6
 
 
 def make_state(sentences: int, rows: int) -> DecoderState:

@@ -60,19 +60,19 @@ SOURCE, LENGTHS = torch.tensor([[4, 9, 7, 0, 0], [5, 6, 7, 8, 9], [8, 0, 0, 0, 0
 
 
 def walk(network: Any) -> list[tuple[Tensor, Tensor | None]]:
-    """Three steps of two hypotheses a sentence, which cross, and of which a sentence leaves."""
+    """Three steps of two hypotheses a sentence: they cross, one ends, and a sentence leaves."""
     with torch.no_grad():
         state: DecoderState = network.start(SOURCE, torch.tensor(LENGTHS))
         state = state.reorder(torch.tensor([[0, 0], [1, 1], [2, 2]]))
         found = []
-        for tokens, index in (
-            ([4, 5, 6, 7, 8, 9], [[1, 0], [2, 3], [5, 5]]),
-            ([9, 4, 9, 4, 7, 5], [[0, 0], [4, 5]]),
-            ([6, 6, 5, 7], [[0, 1], [2, 3]]),
+        for tokens, index, places in (
+            ([4, 5, 6, 7, 8, 9], [[1, 0], [2, 3], [5, 5]], torch.tensor([0, 1, 3, 5])),
+            ([9, 4, 7, 5], [[0, 0], [5, 5]], None),
+            ([6, 6, 5, 7], [[0, 1], [2, 3]], None),
         ):
             step = network.step(torch.tensor(tokens), state)
             found.append((step.logits, step.attention))
-            state = step.state.reorder(torch.tensor(index))
+            state = step.state.reorder(torch.tensor(index), places)
     return found
 
 

@@ -16,6 +16,7 @@ from mt.errors import MTError
 from mt.search import Hypothesis, SearchOptions, search
 from mt.search.beam import beam_search
 from mt.search.constraints import Constraints
+from mt.search.scoring import best_token, best_tokens
 
 BOS, EOS = 0, 1
 VOCABULARY = 5  # four tokens beside the end of sentence
@@ -23,22 +24,28 @@ HIDDEN = 6
 
 
 class TinyState(NamedTuple):
-    hidden: Tensor  # (R, HIDDEN)
+    hidden: Tensor  # (B, K, HIDDEN), nan where a place is empty
     memory: Tensor  # (B, S, HIDDEN), kept once a sentence
     padding: Tensor  # (B, S), True at padding
+    places: Tensor  # (R,), those that are not empty
 
-    def reorder(self, index: Tensor) -> TinyState:
-        sentences, rows = index[:, 0], len(self.hidden) // len(self.memory)
+    def reorder(self, index: Tensor, places: Tensor | None = None) -> TinyState:
+        sentences, width = self.hidden.shape[:2]
         assert index.dtype == torch.long
-        owners = index // rows
+        owners = index // width
         assert (owners == owners[:, :1]).all(), "a row mixes sentences"
-        hidden = self.hidden[index.flatten()]
-        if len(index) == len(self.memory):
-            assert owners[:, 0].equal(torch.arange(len(index)))
-            return TinyState(hidden, self.memory, self.padding)
-        kept = sentences // rows
+        places = torch.arange(index.numel()) if places is None else places
+        assert (places.diff() > 0).all()
+        assert set((places // index.shape[1]).tolist()) == set(range(len(index)))
+        hidden = torch.full((index.numel(), HIDDEN), math.nan, dtype=torch.float64)
+        hidden[places] = self.hidden.flatten(0, 1)[index.flatten()[places]]
+        assert not hidden[places].isnan().any(), "a place that was empty"
+        kept = owners[:, 0]
         assert (kept.diff() > 0).all()
-        return TinyState(hidden, self.memory[kept], self.padding[kept])
+        if len(index) == sentences:
+            assert kept.equal(torch.arange(len(index)))
+        hidden = hidden.view(*index.shape, HIDDEN)
+        return TinyState(hidden, self.memory[kept], self.padding[kept], places)
 
 
 class Step(NamedTuple):
@@ -75,24 +82,27 @@ class TinyDecoder:
         for i, source in enumerate(sources):
             memory[i, : len(source)] = source
             padding[i, : len(source)] = False
-        return TinyState(memory.new_zeros(len(sources), HIDDEN), memory, padding)
+        hidden = memory.new_zeros(len(sources), 1, HIDDEN)
+        return TinyState(hidden, memory, padding, torch.arange(len(sources)))
 
     def step(self, tokens: Tensor, state: TinyState) -> Step:
         self.rows.append(len(tokens))
-        count = len(state.memory)
-        hidden = torch.tanh(self.embeddings[tokens] + state.hidden @ self.recurrent.T)
-        queries = hidden.view(count, -1, HIDDEN)
-        energies = queries @ state.memory.transpose(1, 2)
-        weights = energies.masked_fill(state.padding.unsqueeze(1), -math.inf).softmax(dim=2)
-        context = (weights @ state.memory).view(-1, HIDDEN)
+        sentences = state.places // state.hidden.shape[1]
+        hidden = state.hidden.flatten(0, 1)[state.places]
+        hidden = torch.tanh(self.embeddings[tokens] + hidden @ self.recurrent.T)
+        energies = (state.memory[sentences] @ hidden.unsqueeze(2)).squeeze(2)
+        weights = energies.masked_fill(state.padding[sentences], -math.inf).softmax(dim=1)
+        context = (weights.unsqueeze(1) @ state.memory[sentences]).squeeze(1)
         hidden = torch.tanh(hidden + context @ self.from_context.T)
         logits = hidden @ self.output.T + self.bias
         if self.grid:
             logits = (logits / self.grid).round() * self.grid
         if self.banned:
             logits[:, sorted(self.banned)] = -math.inf
-        attention = weights.flatten(0, 1) if self.with_attention else None
-        return Step(logits.to(self.dtype), attention, state._replace(hidden=hidden))
+        spread = torch.full_like(state.hidden, math.nan).flatten(0, 1)
+        spread[state.places] = hidden
+        after = state._replace(hidden=spread.view_as(state.hidden))
+        return Step(logits.to(self.dtype), weights if self.with_attention else None, after)
 
 
 def make_sources(seed: int, lengths: list[int]) -> list[Tensor]:
@@ -392,11 +402,33 @@ def test_ties_in_a_large_vocabulary():
     assert [h.tokens for h in found] == [[3, 3], [3, 4], [3, 5]]
 
 
+@pytest.mark.parametrize("vocabulary", [100, 900, 1024, 3001])
+@pytest.mark.parametrize("levels", [3, 50, 0])
+def test_the_best_of_many_tokens_are_those_of_a_stable_sort(vocabulary: int, levels: int) -> None:
+    random = torch.Generator().manual_seed(vocabulary + levels)
+    log_probs = torch.randn(60, vocabulary, generator=random)
+    if levels:  # ties, among the best too
+        log_probs = (log_probs * levels).round() / levels
+    log_probs[log_probs < -1] = -math.inf
+    log_probs[0] = -math.inf
+    ranked = log_probs.sort(dim=1, descending=True, stable=True).indices
+    assert best_token(log_probs).equal(ranked[:, 0])
+    for count in (1, 5):
+        values, tokens, undecided = best_tokens(log_probs, count, exact=True)
+        assert tokens[1:].equal(ranked[1:, :count].sort(dim=1).values)
+        assert values.equal(log_probs.gather(1, tokens))
+        assert not undecided.any()
+        quick, some, undecided = best_tokens(log_probs, count, exact=False)
+        assert some[~undecided][1:].equal(tokens[~undecided][1:])
+        assert quick.sort(dim=1).values.equal(values.sort(dim=1).values)
+
+
 class ScriptState(NamedTuple):
     hypotheses: Tensor  # (R,), nothing but their number
 
-    def reorder(self, index: Tensor) -> ScriptState:
-        return ScriptState(self.hypotheses[index.flatten()])
+    def reorder(self, index: Tensor, places: Tensor | None = None) -> ScriptState:
+        index = index.flatten() if places is None else index.flatten()[places]
+        return ScriptState(self.hypotheses.new_zeros(len(index)))
 
 
 class Script:
@@ -522,14 +554,21 @@ def test_finished_sentences_leave_the_batch(beam_size):
     assert not any(found[0].finished for found in results)
 
 
-def test_filled_slots_are_not_decoded():
-    """Once every sentence has finished some hypotheses, the rows of their slots are gone."""
+def test_only_live_hypotheses_are_decoded():
+    """A batch needs at each step the rows that its sentences need alone."""
     decoder = TinyDecoder(11)
     decoder.bias[EOS] += 1.0
     options = SearchOptions(beam_size=4, n_best=4, max_length=8)
-    run(decoder, make_sources(11, [3]), options)
-    assert decoder.rows[:2] == [1, 4]
-    assert min(decoder.rows[2:]) < 4
+    sources = make_sources(11, [3, 5, 1])
+    needed = []
+    for some in ([sources[0]], [sources[1]], [sources[2]], sources):
+        decoder.rows = []
+        run(decoder, some, options)
+        needed.append(decoder.rows)
+    *alone, together = needed
+    assert together == [sum(rows) for rows in itertools.zip_longest(*alone, fillvalue=0)]
+    assert all(rows[0] == 1 and max(rows) < 4 for rows in alone)  # the end is among the first
+    assert any(0 < row < 4 for row in alone[0][2:])
 
 
 def test_a_log_probability_is_that_of_forced_decoding():
@@ -598,8 +637,9 @@ def test_counted_tokens_stand_as_often_as_asked(problem, beam_size):
     limits |= {"forbidden": [], "prefixes": None}
     options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
     results = run(TinyDecoder(seed), sources, options, **limits)
-    for hypotheses, counts in zip(results, limits["counts"], strict=True):
-        assert hypotheses
+    for source, hypotheses, counts in zip(sources, results, limits["counts"], strict=True):
+        # Where nothing may be repeated, too few tokens may be left for the least length.
+        assert hypotheses or (options.no_repeat_ngram and options.shortest(len(source) - 1))
         for hypothesis in hypotheses:
             assert {token: hypothesis.tokens.count(token) for token in counts} == counts
 
