@@ -166,6 +166,7 @@ def _evaluate(
         options.output or folder / "+".join(test.name for test in tests),
         lambda path: make_engine(path, decoding, n_best=1),
         options.training_text,
+        comet_model=options.comet_model,
         **more,
     )
 

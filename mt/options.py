@@ -97,11 +97,14 @@ class EvaluateOptions:
     test_set: list[str] = field(default_factory=list)
     """In place of --source and --reference: one or more test sets, each as
     NAME=SOURCE,REFERENCE."""
-    metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
+    metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok", "comet"]] = field(
         default_factory=lambda: ["bleu", "chrf"]
     )
     """Scores to compute: bleu (cased, 13a), chrf (chrF2), chrf++ (chrF2++), ter, bleu-lc-tok
-    (lower-cased, normalised and Moses-tokenised, as in the Multi30k papers)."""
+    (lower-cased, normalised and Moses-tokenised, as in the Multi30k papers), comet (where it is
+    installed)."""
+    comet_model: str = "Unbabel/wmt22-comet-da"
+    """COMET's model: a checkpoint, or a name of the Hub's that has been downloaded."""
     baseline: str | None = None
     """Another bundle, or a file of translations from any toolkit, to compare with; several training
     runs of it as NAME=PATH,PATH (default: none)."""
@@ -128,10 +131,12 @@ class CompareOptions:
     test_set: list[str] = field(default_factory=list)
     """In place of --source and --reference: a test set as NAME=SOURCE,REFERENCE; may be given
     several times."""
-    metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok"]] = field(
+    metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok", "comet"]] = field(
         default_factory=lambda: ["bleu", "chrf++", "ter"]
     )
     """Score to compute, as for `mt evaluate`; may be given several times."""
+    comet_model: str = "Unbabel/wmt22-comet-da"
+    """COMET's model: a checkpoint, or a name of the Hub's that has been downloaded."""
     training_text: list[Path] = field(default_factory=list)
     """File of training sources, and once more, of their targets, to tell the familiar from the
     new (default: the text of the first bundle's run, where it is at hand)."""

@@ -15,9 +15,10 @@ from typing import NamedTuple
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
 from mt.evaluation.behaviour import beam_curve, behaviour
+from mt.evaluation.comet import Comet
 from mt.evaluation.examples import Example, choose
 from mt.evaluation.report import ReportData, TestSet, write_report
-from mt.evaluation.scores import SetScores, score_set, sentence_scores
+from mt.evaluation.scores import SetScores, score_means, score_set, sentence_scores
 from mt.files import check_folder, write_atomically
 from mt.lines import line_counts_differ, read_lines, read_parallel
 from mt.parallel import CHUNK, Engine, Job
@@ -66,6 +67,7 @@ def evaluate(
     training_text: Sequence[Path] = (),
     beam_sizes: Sequence[int] = (),
     target_language: str | None = None,
+    comet_model: str = "",
 ) -> list[SetScores]:
     """Evaluate one system on test sets, or compare several with the first.
 
@@ -73,7 +75,7 @@ def evaluate(
         systems: Each as `read_system` takes it: folders of bundles, which translate now, or files
             of translations.
         tests: Test sets.
-        metrics: Names out of `mt.evaluation.scores.METRICS`.
+        metrics: Names out of `mt.evaluation.scores.METRICS`, and `comet`.
         output: Folder for scores.json, sentences.tsv, report.md, report.html, and the hypotheses of
             bundles.
         make_engine: Loads a bundle.
@@ -81,16 +83,19 @@ def evaluate(
             the bundles was trained on, where it lies in its run's folder.
         beam_sizes: Of beams to compare, for the first system.
         target_language: Code such as `de`; without, that of a bundle, or the ending of a reference.
+        comet_model: See `Comet`.
 
     Raises:
         MTError: A file is missing, is not UTF-8, is empty, or differs in its number of lines; two
-            systems have one name; the target language is unknown, or another than a bundle's.
+            systems have one name; COMET is asked for and not installed; the target language is
+            unknown, or another than a bundle's.
     """
     check_folder(output, "--output")
     if len(training_text) not in (0, 2):
         raise MTError("--training-text: give two files, the sources and their targets")
     if any(size < 1 for size in beam_sizes):
         raise MTError("--beam-sizes: a beam holds at least 1 hypothesis")
+    comet = Comet(comet_model) if "comet" in metrics else None
     texts = [_read(test) for test in tests]
     opened = [  # so that a mistake is told before anything is translated
         System(name, [_open(path, tests, texts, make_engine) for path in paths])
@@ -116,6 +121,7 @@ def evaluate(
             open_training() if open_training else None,
             first.engine.translator if first.engine else None,
             beam_sizes,
+            comet,
         )
         for place, (test, (sources, *streams)) in enumerate(zip(tests, texts, strict=True))
     ]
@@ -146,6 +152,7 @@ def examine(
     training: Iterable[tuple[Sequence[str], Sequence[str]]] | None,
     translator: Translator | None,
     beam_sizes: Sequence[int] = (),
+    comet: Comet | None = None,
 ) -> TestSet:
     """Gather all that a report tells of a test set.
 
@@ -155,13 +162,15 @@ def examine(
         references: One or more streams.
         systems: Hypotheses of each training run, by the name of the system. All but the scores is
             told of the first run.
-        metrics: Names; the first is that of breakdowns.
+        metrics: Names; the first but `comet` is that of breakdowns, or chrF2 where that is all.
         target_language: Code.
         training: Batches of the training text.
         translator: Of the first system.
         beam_sizes: Of beams for it to compare.
+        comet: Computes `comet`.
     """
     _log.info("scores     %s of %s", ", ".join(metrics), name)
+    metrics = [metric for metric in metrics if metric != "comet"] or ["chrf"]
     scores = score_set(name, systems, references, metrics, target_language=target_language)
     columns = [runs[0] for runs in systems.values()]
     tokenizer = translator.tokenizers.target if translator else None
@@ -184,6 +193,8 @@ def examine(
         ]
         for name in dict.fromkeys([*metrics, "chrf"])
     }
+    if comet is not None:
+        scores, sentences["comet"] = _judge(comet, scores, sources, references[0], systems)
     examples = [
         Example(source, reference, hypothesis, others, alignment)
         for source, reference, alignment, hypothesis, *others in zip(
@@ -194,6 +205,26 @@ def examine(
         shown = choose(sentences["chrf"], [*systems])
         _add_n_best(translator, examples, {place for group in shown for place in group.places})
     return TestSet(scores, examples, sentences, analysis, observed)
+
+
+def _judge(
+    comet: Comet,
+    scores: SetScores,
+    sources: Sequence[str],
+    reference: Sequence[str],
+    systems: Mapping[str, Sequence[Sequence[str]]],
+) -> tuple[SetScores, list[list[float]]]:
+    """Add COMET to the scores, and return that of each system's and sentence's first run too."""
+    judged = [[comet(sources, run, reference) for run in runs] for runs in systems.values()]
+    first, *others = score_means("comet", comet.signature(), judged)
+    added = scores._replace(
+        scores=[*scores.scores, first],
+        others=[
+            other._replace(scores=[*other.scores, its])
+            for other, its in zip(scores.others, others, strict=True)
+        ],
+    )
+    return added, [runs[0] for runs in judged]
 
 
 def _add_n_best(translator: Translator, examples: list[Example], places: Iterable[int]) -> None:

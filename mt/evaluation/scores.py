@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from statistics import fmean
+from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -120,25 +121,46 @@ def score_systems(
     """
     task = _prepare(metric, systems, references, target_language)
     tables = [[task.statistics(run) for run in runs] for runs in task.systems]
-    scored = [[float(task.scorer._aggregate_and_compute(t).score) for t in runs] for runs in tables]
-    signature = task.signature()
+    # The signature is whole once something has been counted.
+    return _score_tables(metric, task.signature(), task.scorer, tables, test)
+
+
+def score_means(
+    metric: str, signature: str, systems: Sequence[Sequence[Sequence[float]]]
+) -> list[Score]:
+    """Do the same with a metric whose corpus score is the mean of the sentences' scores.
+
+    Args:
+        metric: Its name.
+        signature: What it measures.
+        systems: For each system, for each training run, the score of each sentence.
+    """
+    tables = [[[[score, 1.0] for score in run] for run in runs] for runs in systems]
+    return _score_tables(metric, signature, _Mean(), tables, test=True)
+
+
+def _score_tables(
+    metric: str, signature: str, scorer: Any, systems: Sequence[Sequence[Any]], test: bool
+) -> list[Score]:
+    """Score systems, each one or more runs, from each sentence's statistics."""
+    scored = [[float(scorer._aggregate_and_compute(t).score) for t in runs] for runs in systems]
     plain = [
         Score(metric, fmean(runs), signature, runs=runs if len(runs) > 1 else ()) for runs in scored
     ]
-    if not 1 < len(references[0]) <= MAX_RESAMPLED:
+    if not 1 < len(systems[0][0]) <= MAX_RESAMPLED:
         return plain
-    sums = [np.sum(runs, axis=0) for runs in tables]
+    sums = [np.sum(runs, axis=0) for runs in systems]
     found = [
         score._replace(
             interval=(float(one.mean - one.ci), float(one.mean + one.ci)), p_bootstrap=one.p_value
         )
-        for score, one in zip(plain, _paired_test(task, sums, "bs", RESAMPLES), strict=True)
+        for score, one in zip(plain, _paired_test(scorer, sums, "bs", RESAMPLES), strict=True)
     ]
     if not test or len(systems) == 1:
         return [one._replace(p_bootstrap=None) for one in found]
     first, *others = found
     tested = [first]
-    for one, shuffled in zip(others, _paired_test(task, sums, "ar", TRIALS)[1:], strict=True):
+    for one, shuffled in zip(others, _paired_test(scorer, sums, "ar", TRIALS)[1:], strict=True):
         p_values = one.p_bootstrap, shuffled.p_value
         if one.score == first.score:  # sacreBLEU asks for greater differences, not as great
             p_values = 1.0, 1.0
@@ -221,17 +243,27 @@ def _prepare(
 
 
 def _paired_test(
-    task: _Task, tables: Sequence[Any], kind: Literal["bs", "ar"], samples: int
+    scorer: Any, tables: Sequence[Any], kind: Literal["bs", "ar"], samples: int
 ) -> list[Any]:
     """Return what sacreBLEU finds of each system; a first one alone gets its interval."""
     # Not the interval of `corpus_score(..., n_bootstrap=)`, which fails where a resample scores 0.
     from sacrebleu.significance import PairedTest
 
     systems = [(str(number), table) for number, table in enumerate(tables)]
-    metrics: dict[str, Any] = {"": _Counted(task.scorer)}
-    test = PairedTest(systems, metrics, task.references, kind, samples)
+    metrics: dict[str, Any] = {"": _Counted(scorer)}
+    test = PairedTest(systems, metrics, None, kind, samples)
     [found] = [row for name, row in test()[1].items() if name != "System"]
     return found
+
+
+class _Mean:
+    """As sacreBLEU's tests ask metrics: sentences that have a score and count as one each."""
+
+    def _aggregate_and_compute(self, table: Any) -> SimpleNamespace:
+        return self._compute_score_from_stats(np.sum(table, axis=0))
+
+    def _compute_score_from_stats(self, sums: Any) -> SimpleNamespace:
+        return SimpleNamespace(name="", score=sums[0] / sums[1])
 
 
 class _Counted:
@@ -242,6 +274,9 @@ class _Counted:
 
     def _extract_corpus_statistics(self, table: Any, references: Any) -> Any:
         return table
+
+    def get_signature(self) -> Any:
+        return SimpleNamespace(update=lambda name, value: None)  # says how the test was done
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scorer, name)

@@ -14,6 +14,7 @@ METRIC_NAMES = {
     "chrf++": "chrF2++",
     "ter": "TER",
     "bleu-lc-tok": "BLEU lc-tok",
+    "comet": "COMET",
 }
 """What a metric is called."""
 LOWER_IS_BETTER = ("ter",)

@@ -10,6 +10,7 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+import numpy
 import pytest
 import sacrebleu
 
@@ -23,6 +24,7 @@ from mt.evaluation.scores import (
     SystemScores,
     corpus_score,
     placeholder_fidelity,
+    score_means,
     score_set,
     score_systems,
     sentence_scores,
@@ -370,6 +372,24 @@ def test_several_runs_have_a_mean_and_a_spread() -> None:
     spread = stdev(one.scores[0].runs)
     assert score_rows([one])[1][1].startswith(f"{one.scores[0].score:.1f} ± {spread:.1f} [")
     assert "± standard deviation" in note([one])
+
+
+def test_scores_that_are_means_have_intervals_and_tests_too() -> None:
+    random = numpy.random.default_rng(1)
+    first = random.normal(80, 10, 400)
+    same, better = first + random.normal(0, 5, 400), first + random.normal(2, 5, 400)
+    systems = [[first], [same], [better], [first]]
+    found = score_means("comet", "model:x", [[run.tolist() for run in runs] for runs in systems])
+    assert [one.score for one in found] == pytest.approx([runs[0].mean() for runs in systems])
+    draws = random.choice(first, (20_000, 400)).mean(axis=1)
+    assert found[0].interval == pytest.approx(numpy.quantile(draws, [0.025, 0.975]), abs=0.15)
+    assert found[0].p_bootstrap is None
+    assert {one.signature for one in found} == {"model:x"}
+    for kind in ("p_bootstrap", "p_randomization"):
+        close, apart, equal = (getattr(one, kind) for one in found[1:])
+        assert close > 0.05
+        assert apart < 0.002
+        assert equal == 1
 
 
 def test_a_run_given_twice_is_the_run() -> None:
