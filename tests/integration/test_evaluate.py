@@ -231,10 +231,18 @@ def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: P
             ["translates to yy, not to de"],
         ),
         (["evaluate"], ["give --source and --reference, or --test-set"]),
+        # Without the command or without the model.
         (
-            ["evaluate", "--source", "three", "--reference", "three", "--metric", "comet"]
-            + ["--comet-model", "gone.ckpt"],
-            ["comet"],  # without the command or without the model
+            [
+                "evaluate",
+                "--test-set",
+                "a=three,three",
+                "--comet-model",
+                "gone",
+                "--metric",
+                "comet",
+            ],
+            ["comet"],
         ),
         (["evaluate", "--source", "three"], ["give --source and --reference, or --test-set"]),
         (
