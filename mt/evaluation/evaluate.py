@@ -19,6 +19,7 @@ from mt.evaluation.comet import Comet
 from mt.evaluation.examples import Example, choose
 from mt.evaluation.report import ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, score_means, score_set, sentence_scores
+from mt.evaluation.tables import count
 from mt.files import check_folder, write_atomically
 from mt.lines import line_counts_differ, read_lines, read_parallel
 from mt.parallel import CHUNK, Engine, Job
@@ -343,7 +344,7 @@ def _translate(run: Run, texts: Sequence[list[list[str]]]) -> Run:
     began = time.monotonic()
     hypotheses = []
     for sources, *_ in texts:
-        _log.info("translate  %s: %s lines", run.path, f"{len(sources):,}")
+        _log.info("translate  %s: %s", run.path, count(len(sources), "line"))
         jobs = (
             Job(sources[start : start + CHUNK], None, start + 1)
             for start in range(0, len(sources), CHUNK)

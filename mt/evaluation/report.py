@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
+from statistics import stdev
 from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ from mt.evaluation.tables import (
     LOWER_IS_BETTER,
     METRIC_NAMES,
     Value,
+    caveat,
+    count,
     markdown,
     note,
     p_value,
@@ -115,13 +118,13 @@ def report_markdown(data: ReportData) -> str:
     for test in data.sets:
         one = test.scores
         parts += [
-            f"## {one.name}, {one.sentences:,} sentences",
+            f"## {one.name}, {count(one.sentences, 'sentence')}",
             "",
             markdown(score_rows([one])),
             "",
         ]
         parts += [f"- {METRIC_NAMES[score.metric]}: `{score.signature}`" for score in one.scores]
-        parts += [f"- {note([one])}", ""]
+        parts += [f"- {told}" for told in (note(one), caveat(one)) if told] + [""]
         if test.analysis is not None:
             parts += [markdown(rows) for rows in _analysis_rows(one, test.analysis)]
         if test.behaviour is not None:
@@ -188,7 +191,7 @@ def _verdict(data: ReportData) -> Markup:
         if total:
             # Never round up to a perfect score.
             share = f"{int(kept / total * 1000) / 10:g}%"
-            tiles.append(_tile(share, f"placeholders kept: {kept:,} of {total:,} sentences"))
+            tiles.append(_tile(share, f"placeholders kept: {kept:,} of {count(total, 'sentence')}"))
         if number == 0 and data.translations_per_second is not None:
             speed = data.translations_per_second
             tiles.append(
@@ -203,13 +206,15 @@ def _verdict(data: ReportData) -> Markup:
             )
             for score in one.scores.scores
         ]
-        sentences = f" {one.scores.sentences:,} sentences"
+        sentences = f" {count(one.scores.sentences, 'sentence')}"
+        warning = caveat(one.scores)
         cards.append(
             element(
                 "article",
                 element("h2", one.scores.name, element("span", sentences)),
                 element("dl", *tiles, class_="tiles"),
                 _comparison(one.scores),
+                element("p", warning, class_="note") if warning else None,
                 element("dl", *signatures, class_="signatures"),
                 class_="verdict card",
             )
@@ -242,7 +247,7 @@ def _comparison(one: SetScores) -> Markup | None:
             )
         )
     table = element("div", _table(score_rows([one])), class_="wide", tabindex="0")
-    return join([*sentences, table, element("p", note([one]), class_="note")])
+    return join([*sentences, table, element("p", note(one), class_="note")])
 
 
 def _score_tile(score: Score) -> Markup:
@@ -252,6 +257,8 @@ def _score_tile(score: Score) -> Markup:
     if score.interval is not None:
         low, high = score.interval
         name += f", 95% between {low:.1f} and {high:.1f}"
+    if score.runs:
+        name += f", ± {stdev(score.runs):.1f} over {len(score.runs)} training runs"
     return _tile(f"{score.score:.1f}", name, "lead")
 
 

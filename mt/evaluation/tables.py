@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from statistics import stdev
 from typing import NamedTuple
 
-from mt.evaluation.scores import Score, SetScores
+from mt.evaluation.scores import MAX_RESAMPLED, Score, SetScores
 
 METRIC_NAMES = {
     "bleu": "BLEU",
@@ -63,16 +63,34 @@ def score_rows(sets: Sequence[SetScores]) -> list[list[str]]:
     return [row[kept] for row in rows]
 
 
-def note(sets: Sequence[SetScores]) -> str:
-    """Say what the cells of `score_rows` hold besides the scores."""
-    parts = ["in brackets 95% bootstrap intervals"]
-    first = [score for one in sets for score in one.scores]
-    others = [score for one in sets for other in one.others for score in other.scores]
-    if any(score.runs for score in first + others):
-        parts.insert(0, "± standard deviation over training runs")
-    if others:
+def count(number: int, noun: str) -> str:
+    """Say how many there are: `1 sentence`, `1,000 sentences`."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
+def note(one: SetScores) -> str:
+    """Say what the cells of `score_rows` hold besides the scores; it may be nothing."""
+    scores = [*one.scores, *(score for other in one.others for score in other.scores)]
+    parts = []
+    if any(score.runs for score in scores):
+        parts.append("± standard deviation over training runs")
+    if any(score.interval for score in scores):
+        parts.append("in brackets 95% bootstrap intervals")
+    if any(score.p_bootstrap is not None for score in scores):
         parts.append("p by paired bootstrap / approximate randomization")
     return "; ".join(parts)
+
+
+def caveat(one: SetScores) -> str | None:
+    """Say what the number of sentences takes the meaning from, if anything."""
+    if one.sentences == 1:
+        return (
+            "A single sentence: it says nothing of others, so there are no intervals and no tests, "
+            "and its BLEU says little; chrF does more."
+        )
+    if one.sentences > MAX_RESAMPLED:
+        return f"No intervals and tests above {MAX_RESAMPLED:,} sentences."
+    return None
 
 
 def p_value(value: float) -> str:

@@ -207,6 +207,23 @@ def test_placeholders_are_shown_where_there_are_any() -> None:
     )
 
 
+def test_what_a_single_sentence_cannot_tell_is_said() -> None:
+    def scored(count: int) -> report.TestSet:
+        examples = numbered(count)
+        systems = {"ours": [[one.hypothesis for one in examples]], "theirs": [["ein Satz"] * count]}
+        references = [[one.reference for one in examples]]
+        scores = score_set("test", systems, references, ["bleu"], target_language="de")
+        examples = [example._replace(others=["ein Satz"]) for example in examples]
+        return report.TestSet(scores, examples, sentence_chrf(examples))
+
+    for one, told in ((scored(1), True), (scored(2), False)):
+        data = ReportData("x", [one], ("en", "de"))
+        for text in (report.report_html(data), report.report_markdown(data)):
+            assert ("A single sentence: it says nothing of others" in text) is told
+            assert ("bootstrap" in text) is not told
+            assert ("1 sentence" in text) is told
+
+
 def test_equal_translations_give_an_equal_page(tmp_path: Path) -> None:
     assert report.report_html(full_data(tmp_path)) == report.report_html(full_data(tmp_path))
 

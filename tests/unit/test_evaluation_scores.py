@@ -371,7 +371,7 @@ def test_several_runs_have_a_mean_and_a_spread() -> None:
     one = score_set("test", {"a": runs, "b": [other]}, [references], ["bleu"], target_language="de")
     spread = stdev(one.scores[0].runs)
     assert score_rows([one])[1][1].startswith(f"{one.scores[0].score:.1f} ± {spread:.1f} [")
-    assert "± standard deviation" in note([one])
+    assert "± standard deviation" in note(one)
 
 
 def test_scores_that_are_means_have_intervals_and_tests_too() -> None:
