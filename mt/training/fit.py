@@ -221,6 +221,7 @@ def _fit(
         validation_interval(recipe, per_epoch),
         recipe.training,
         recipe.search,
+        recipe.evaluation.metrics,
         bundle,
         keep,
         metrics,

@@ -56,6 +56,7 @@ class Validation(UpdateCallback):
         every: Updates between two validations.
         training: The recipe's options of selection and stopping.
         search: Decoding options.
+        scores: Names of metrics, which go to TensorBoard beside the BLEU that selects.
         bundle: All of a bundle but its weights, for decoding.
         keep: Called with the best weights so far, on the first process.
         metrics: Where the figures go.
@@ -69,6 +70,7 @@ class Validation(UpdateCallback):
         every: int,
         training: Training,
         search: SearchOptions,
+        scores: Sequence[str],
         bundle: Bundle,
         keep: Callable[[Bundle], None],
         metrics: Metrics,
@@ -77,7 +79,7 @@ class Validation(UpdateCallback):
     ):
         self.text, self.every, self.training, self.bundle = text, every, training, bundle
         self.search = replace(search, beam_size=training.validation_beam_size, n_best=1)
-        self.keep, self.metrics = keep, metrics
+        self.scores, self.keep, self.metrics = scores, keep, metrics
         self.progress, self.checkpoints = progress, checkpoints
         self.best, self.since_best = -1.0, 0
         self.last_step = -1
@@ -139,9 +141,7 @@ class Validation(UpdateCallback):
             hypotheses = across_devices(
                 sources, lambda part: translator.translate(part, self.search)
             )
-            bleu = corpus_score(
-                "bleu", hypotheses, [references], target_language=self.bundle.languages[1]
-            ).score
+            bleu = self._score("bleu", hypotheses, references)
             row["valid_bleu"] = bleu
             better = bleu > self.best
             message += f" · BLEU {bleu:.2f}{' (best)' if better else ''}"
@@ -154,16 +154,20 @@ class Validation(UpdateCallback):
             )
             message += "\n" + samples
             if self.metrics.tensorboard is not None and trainer.is_global_zero:
-                board = self.metrics.tensorboard.experiment
-                board.add_text("translations", f"```\n{samples}\n```", trainer.global_step)
+                board, step = self.metrics.tensorboard.experiment, trainer.global_step
+                board.add_text("translations", f"```\n{samples}\n```", step)
+                for metric in self.scores:
+                    if metric != "bleu":
+                        value = self._score(metric, hypotheses, references)
+                        board.add_scalar(f"valid_{metric}", value, step)
                 if model.architecture.attention != "none":
                     seen = translator.align(
                         [sources[n] for n in chosen], [hypotheses[n] for n in chosen]
                     )
                     for number, one in enumerate(seen, 1):
                         if one.weights.size:
-                            tag, image = f"attention/{number}", _picture(one.weights)
-                            board.add_image(tag, image, trainer.global_step, dataformats="HW")
+                            image = _picture(one.weights)
+                            board.add_image(f"attention/{number}", image, step, dataformats="HW")
         model.train()
         self.progress.tick(trainer, module)
         trainer.should_stop = trainer.should_stop or module.progress >= 1
@@ -175,6 +179,10 @@ class Validation(UpdateCallback):
             first, _, rest = message.partition("\n")
             self.progress.say(f"{first} · took {duration(elapsed)}" + ("\n" + rest if rest else ""))
         self.checkpoints.due = True
+
+    def _score(self, metric: str, hypotheses: list[str], references: list[str]) -> float:
+        language = self.bundle.languages[1]
+        return corpus_score(metric, hypotheses, [references], target_language=language).score
 
     def _select(self, trainer: L.Trainer, module: TranslationModule, bleu: float) -> None:
         if bleu > self.best:

@@ -98,7 +98,7 @@ def test_tensorboard_has_curves_sample_translations_and_attention(go: Any, tmp_p
     board = EventAccumulator(str(tmp_path / "run/tensorboard"))
     board.Reload()
     tags = board.Tags()
-    assert {"loss", "valid_bleu", "gradient_norm"} <= set(tags["scalars"])
+    assert {"loss", "valid_bleu", "valid_chrf", "gradient_norm"} <= set(tags["scalars"])
     losses = [event.value for event in board.Scalars("loss")]
     assert losses == pytest.approx([float(r["loss"]) for r in found if r["loss"]], rel=1e-4)
     [samples] = [tag for tag in tags["tensors"] if tag.startswith("translations")]
