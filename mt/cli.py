@@ -155,7 +155,8 @@ def _evaluate(
     folder: Path,
     **more: Any,
 ) -> list[SetScores]:
-    from mt.evaluation.evaluate import evaluate, read_tests
+    from mt.evaluation.evaluate import evaluate
+    from mt.evaluation.systems import read_tests
     from mt.filter import make_engine
 
     tests = read_tests(options.source, options.reference, options.test_set)

@@ -1,16 +1,13 @@
-"""`mt evaluate` and `mt compare`: systems on a test set, scored, and what that shows."""
+"""`mt evaluate` and `mt compare`: systems on test sets, scored, and what that shows."""
 
 from __future__ import annotations
 
 import logging
-import re
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.evaluation.analysis import analyse
@@ -19,44 +16,16 @@ from mt.evaluation.comet import Comet
 from mt.evaluation.examples import Example, choose
 from mt.evaluation.report import ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, score_means, score_set, sentence_scores
-from mt.evaluation.tables import count
+from mt.evaluation.systems import System, TestFiles, find_languages, open_systems, translate
 from mt.files import check_folder, write_atomically
-from mt.lines import line_counts_differ, read_lines, read_parallel
-from mt.parallel import CHUNK, Engine, Job
+from mt.lines import read_lines
+from mt.parallel import CHUNK, Engine
 from mt.translator import Alignment, Translator
 
 _log = logging.getLogger("mt")
 
 MOST_BEST = 5
 """Translations of a sentence that a report shows at most."""
-
-
-class TestFiles(NamedTuple):
-    """A test set."""
-
-    name: str
-    source: Path
-    references: list[Path]
-
-
-class Run(NamedTuple):
-    """One of a system's training runs, and what it makes of the test sets."""
-
-    path: Path
-    engine: Engine | None
-    """What translates; None for files of translations."""
-    hypotheses: list[list[str]]
-    """Of each test set; none yet where an engine has to translate."""
-    seconds: float = 0.0
-    """Time that it took."""
-
-
-class System(NamedTuple):
-    """What is evaluated."""
-
-    name: str
-    runs: list[Run]
-    """One or more, which differ in their seeds alone."""
 
 
 def evaluate(
@@ -97,16 +66,12 @@ def evaluate(
     if any(size < 1 for size in beam_sizes):
         raise MTError("--beam-sizes: a beam holds at least 1 hypothesis")
     comet = Comet(comet_model) if "comet" in metrics else None
-    texts = [_read(test) for test in tests]
-    opened = [  # so that a mistake is told before anything is translated
-        System(name, [_open(path, tests, texts, make_engine) for path in paths])
-        for name, paths in _read_systems(systems)
-    ]
-    languages = _languages(opened, tests[0], target_language)
+    texts = [test.read() for test in tests]
+    # All is opened first, so that a mistake is told before anything is translated.
+    opened = open_systems(systems, tests, texts, make_engine)
+    languages = find_languages(opened, tests[0], target_language)
     _log.info("systems    %s", ", ".join(system.name for system in opened))
-    found = [
-        System(system.name, [_translate(run, texts) for run in system.runs]) for system in opened
-    ]
+    found = translate(opened, texts)
     first = found[0].runs[0]
     open_training = _training_text(found, training_text)
     if open_training is not None:
@@ -237,122 +202,6 @@ def _add_n_best(translator: Translator, examples: list[Example], places: Iterabl
         examples[place] = examples[place]._replace(n_best=[(one.text, one.score) for one in best])
 
 
-def read_tests(
-    source: Path | None, references: Sequence[Path], named: Sequence[str]
-) -> list[TestFiles]:
-    """Read the options that name test sets: `--source` and `--reference`, or `--test-set`.
-
-    Args:
-        source: File of source lines.
-        references: Files of reference translations.
-        named: Texts such as `test2016=test2016.en,test2016.de`.
-
-    Raises:
-        MTError: Something is missing, or given twice.
-    """
-    if named and (source or references):
-        raise MTError("give either --source and --reference, or --test-set")
-    if not named:
-        if source is None or not references:
-            raise MTError("give --source and --reference, or --test-set NAME=SOURCE,REFERENCE")
-        return [TestFiles(source.name, source, list(references))]
-    tests: list[TestFiles] = []
-    for text in named:
-        name, _, listed = text.partition("=")
-        paths = [Path(path) for path in listed.split(",") if path]
-        if not _is_name(name) or len(paths) < 2:
-            raise MTError(f"--test-set {text}: write it as NAME=SOURCE,REFERENCE")
-        if name in (test.name for test in tests):
-            raise MTError(f"--test-set {text}: {name} is given twice")
-        tests.append(TestFiles(name, paths[0], paths[1:]))
-    return tests
-
-
-def read_system(text: str) -> tuple[str | None, list[Path]]:
-    """Read `PATH`, or `NAME=PATH,PATH…` for several training runs; the name may be left out.
-
-    Raises:
-        MTError: There is a name without a path.
-    """
-    if Path(text).exists():  # whatever signs are in its name
-        return None, [Path(text)]
-    name, equals, listed = text.partition("=")
-    if not equals or not _is_name(name):
-        name, listed = "", text
-    paths = [Path(path) for path in listed.split(",") if path]
-    if not paths:
-        raise MTError(f"{text}: write a system as PATH, or as NAME=PATH,PATH for several runs")
-    return name or None, paths
-
-
-def _is_name(text: str) -> bool:
-    return bool(text) and not re.search(r"[/\\\s]", text) and text not in (".", "..")
-
-
-def system_names(paths: Sequence[Path]) -> list[str]:
-    """Name systems after their paths, each differently: a bundle after its run's folder."""
-    names: list[str] = []
-    for path in map(Path.absolute, paths):
-        name = path.parent.name if path.name == "bundle" else path.name
-        count = sum(
-            re.fullmatch(re.escape(name) + r"( \d+)?", other) is not None for other in names
-        )
-        names.append(f"{name} {count + 1}" if count else name)
-    return names
-
-
-def _read_systems(texts: Sequence[str]) -> list[tuple[str, list[Path]]]:
-    read = [read_system(text) for text in texts]
-    automatic = system_names([paths[0] for _, paths in read])
-    names = [name or other for (name, _), other in zip(read, automatic, strict=True)]
-    for number, name in enumerate(names):
-        if name in names[:number]:
-            raise MTError(f"{texts[number]}: there is another system of the name {name}")
-    return [(name, paths) for name, (_, paths) in zip(names, read, strict=True)]
-
-
-def _read(test: TestFiles) -> list[list[str]]:
-    texts = read_parallel([test.source, *test.references])
-    if not texts[0]:
-        raise MTError(f"{test.source}: the file is empty; give one with a sentence on each line")
-    return texts
-
-
-def _open(
-    path: Path,
-    tests: Sequence[TestFiles],
-    texts: Sequence[list[list[str]]],
-    make_engine: Callable[[Path], Engine],
-) -> Run:
-    """Load a bundle, or read what has been translated."""
-    files = [Path(str(path).replace("{set}", test.name)) for test in tests]
-    if files[0] == path and (not path.is_file()):
-        return Run(path, make_engine(path), [])
-    if len(set(files)) < len(tests):
-        raise MTError(f"{path}: several test sets need a file each; write {{set}} for their names")
-    hypotheses = [list(read_lines(file)) for file in files]
-    for file, test, (sources, *_), lines in zip(files, tests, texts, hypotheses, strict=True):
-        if len(lines) != len(sources):
-            raise line_counts_differ(test.source, len(sources), file, len(lines))
-    return Run(path, None, hypotheses)
-
-
-def _translate(run: Run, texts: Sequence[list[list[str]]]) -> Run:
-    """Let a bundle translate."""
-    if run.engine is None:
-        return run
-    began = time.monotonic()
-    hypotheses = []
-    for sources, *_ in texts:
-        _log.info("translate  %s: %s", run.path, count(len(sources), "line"))
-        jobs = (
-            Job(sources[start : start + CHUNK], None, start + 1)
-            for start in range(0, len(sources), CHUNK)
-        )
-        hypotheses.append([best[0].text for done in run.engine.translate(jobs) for best in done])
-    return run._replace(hypotheses=hypotheses, seconds=time.monotonic() - began)
-
-
 def _write_hypotheses(output: Path, systems: Sequence[System], tests: Sequence[TestFiles]) -> None:
     """Write what bundles translated; the names say what tells the files apart."""
     for number, system in enumerate(systems):
@@ -403,31 +252,6 @@ def _batches(source: Path, target: Path) -> Iterator[tuple[list[str], list[str]]
         if not sources:
             return
         yield sources, targets
-
-
-def _languages(systems: Sequence[System], test: TestFiles, target: str | None) -> tuple[str, str]:
-    """Tell source and target language: of the bundles, or by the endings of the files."""
-    known = [
-        (run.path, run.engine.translator.languages)
-        for system in systems
-        for run in system.runs
-        if run.engine is not None
-    ]
-    for path, languages in known:
-        if target is None:
-            target = languages[1]
-        if languages[1] != target:
-            raise MTError(
-                f"{path} translates to {languages[1]}, not to {target}; compare like with like"
-            )
-    endings = [path.suffix.removeprefix(".") for path in (test.source, test.references[0])]
-    codes = [end if re.fullmatch("[a-z]{2}([-_][A-Za-z]+)?", end) else None for end in endings]
-    target = target or codes[1]
-    if target is None:
-        raise MTError(
-            f"{test.references[0]}: its language is unknown; say it with --target-language"
-        )
-    return known[0][1][0] if known else codes[0] or "und", target
 
 
 def _facts(systems: Sequence[System]) -> list[tuple[str, str]]:
