@@ -20,16 +20,16 @@ SENTENCES = 1000
 BATCH_TOKENS = 64, 1024, 8192
 
 
-def test_text() -> list[str]:
-    """Return the quickstart's test sentences."""
+def test_text(side: str) -> list[str]:
+    """Return the quickstart's test sentences, or their references, `target`."""
     corpus = load_corpus(parse_train(["recipes/quickstart.yaml"]).recipe.corpus)
-    return list(corpus.tests["test"]["source"])
+    return list(corpus.tests["test"][side])
 
 
 def main() -> None:
     """Print the table."""
     bundle = sys.argv[1] if len(sys.argv) > 1 else "runs/quickstart/bundle"
-    lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text()
+    lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text("source")
     texts = [line for line in lines if line.strip()][:SENTENCES]
     translator = Translator.load(bundle, "cpu")
     alone = [translator.n_best([text])[0][0] for text in texts]

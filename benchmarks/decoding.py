@@ -119,7 +119,7 @@ def latencies(translator: Translator, texts: list[str], beam: int) -> str:
 
 def main() -> None:
     """Print the tables."""
-    lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text()
+    lines = read_lines(Path(sys.argv[2])) if len(sys.argv) > 2 else test_text("source")
     texts = [line for line in lines if line.strip()][:SENTENCES]
     words = sum(len(text.split()) for text in texts)
     bundle = load_bundle(BUNDLE)

@@ -1,12 +1,12 @@
 """Engines that could decode on the CPU, beside each other: speed, size, and what they change.
 
-python benchmarks/engines.py BUNDLE SOURCE REFERENCE   (with `pip install openvino`)
+python benchmarks/engines.py [BUNDLE SOURCE REFERENCE]   (default: the quickstart's)
 
 Every engine computes the same network: PyTorch in float32 and with its own 8-bit products outside
 the LSTMs, ONNX Runtime and OpenVINO on the graphs that `mt export` writes. OpenVINO computes the
 decoder only: its LSTM over sequences gives other numbers than the rest where sentences differ in
 length, so the encoder is ONNX Runtime's there. The search around them is ours. Each figure is the
-best of three rounds in turn, on one thread.
+best of three rounds in turn, on one thread. OpenVINO is left out where it is not installed.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ import sys
 import time
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import torch
+from batches import test_text
 from torch import nn
 
 from mt.bundle import Bundle, load_bundle
@@ -76,27 +78,25 @@ def torch_int8(bundle: Bundle) -> Bundle:
 
 def main() -> None:
     """Print the table."""
-    folder, source, reference = (Path(path) for path in sys.argv[1:])
-    bundle = load_bundle(folder)
+    if len(sys.argv) > 1:
+        bundle = load_bundle(Path(sys.argv[1]))
+        sources, references = (list(read_lines(Path(path))) for path in sys.argv[2:])
+    else:
+        bundle = load_bundle(Path("runs/quickstart/bundle"))
+        sources, references = test_text("source"), test_text("target")
     torch.set_num_threads(1)
-    sources, references = list(read_lines(source)), list(read_lines(reference))
     words = sum(len(line.split()) for line in sources)
-    graphs = {kind: export(bundle.model, kind) for kind in ("none", "int8")}
-    makers = {
-        "torch": lambda: Translator(bundle, "cpu"),
-        "torch, int8": lambda: Translator(torch_int8(bundle), "cpu"),
+    engines = {
+        "torch": Translator(bundle, "cpu"),
+        "torch, int8": Translator(torch_int8(bundle), "cpu"),
     }
     for kind, name in (("none", ""), ("int8", ", int8")):
-        makers[f"ONNX Runtime{name}"] = lambda kind=kind: Translator(
-            bundle, "cpu", OnnxNetwork(graphs[kind], 1)
-        )
-        makers[f"OpenVINO{name}"] = lambda kind=kind: Translator(
-            bundle, "cpu", openvino_network(graphs[kind])
-        )
-    engines = {name: make() for name, make in makers.items()}
-    print(
-        "| engine | beam | source words/s | other texts than torch | BLEU |\n|---|---|---|---|---|"
-    )
+        graphs = export(bundle.model, kind)
+        engines[f"ONNX Runtime{name}"] = Translator(bundle, "cpu", OnnxNetwork(graphs, 1))
+        if find_spec("openvino") is not None:
+            engines[f"OpenVINO{name}"] = Translator(bundle, "cpu", openvino_network(graphs))
+    print("| engine | beam | source words/s | other texts than torch | BLEU |")
+    print("|---|---|---|---|---|")
     for beam in (1, 5):
         best: dict[str, float] = {}
         found: dict[str, list[str]] = {}
