@@ -246,7 +246,7 @@ def _comparison(one: SetScores) -> Markup | None:
                 class_="difference",
             )
         )
-    table = element("div", _table(score_rows([one])), class_="wide", tabindex="0")
+    table = element("div", _table(score_rows([one], "\n")), class_="wide scores", tabindex="0")
     return join([*sentences, table, element("p", note(one), class_="note")])
 
 
@@ -254,16 +254,17 @@ def _score_tile(score: Score) -> Markup:
     name = METRIC_NAMES.get(score.metric, score.metric)
     if score.metric in LOWER_IS_BETTER:
         name += " (lower is better)"
-    if score.interval is not None:
-        low, high = score.interval
-        name += f", 95% between {low:.1f} and {high:.1f}"
+    details = []
     if score.runs:
-        name += f", ± {stdev(score.runs):.1f} over {len(score.runs)} training runs"
-    return _tile(f"{score.score:.1f}", name, "lead")
+        details.append(f"± {stdev(score.runs):.1f} over {len(score.runs)} training runs")
+    if score.interval is not None:
+        details.append("95% between {:.1f} and {:.1f}".format(*score.interval))
+    return _tile(f"{score.score:.1f}", name, details, "lead")
 
 
-def _tile(value: str, label: str, kind: str | None = None) -> Markup:
-    return element("div", element("dt", label), element("dd", value), class_=kind)
+def _tile(value: str, label: str, details: Sequence[str] = (), kind: str | None = None) -> Markup:
+    lines = (element("span", detail) for detail in details)
+    return element("div", element("dt", label, *lines), element("dd", value), class_=kind)
 
 
 def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:

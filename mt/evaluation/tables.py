@@ -44,19 +44,21 @@ def share(part: int, total: int) -> str:
     return f"{text}% ({part:,} of {total:,})"
 
 
-def score_rows(sets: Sequence[SetScores]) -> list[list[str]]:
+def score_rows(sets: Sequence[SetScores], between: str = ", ") -> list[list[str]]:
     """Table the systems of test sets: a row of names, then a row for each.
 
     A score stands with its spread over training runs, if there are several, and its 95% interval;
     that of a later system also with its difference from the first and the p-values of both tests,
-    and last how many sentences it has better and worse.
+    and last how many sentences it has better, equal and worse. `between` stands between a score and
+    the difference.
     """
     metrics = [METRIC_NAMES.get(score.metric, score.metric) for score in sets[0].scores]
-    rows = [["test set", "system", *metrics, "sentences better / equal / worse"]]
+    rows = [["test set", "system", *metrics, "better / equal / worse"]]
     for one in sets:
         rows.append([one.name, one.system, *map(_cell, one.scores), ""])
         for other in one.others:
-            cells = [_cell(*pair) for pair in zip(other.scores, one.scores, strict=True)]
+            pairs = zip(other.scores, one.scores, strict=True)
+            cells = [f"{_cell(its)}{between}{_difference(its, first)}" for its, first in pairs]
             counts = f"{other.better:,} / {other.equal:,} / {other.worse:,}"
             rows.append([one.name, other.name, *cells, counts])
     kept = slice(0 if len(sets) > 1 else 1, None if sets[0].others else -1)
@@ -98,18 +100,19 @@ def p_value(value: float) -> str:
     return "<0.001" if value < 0.001 else f"{value:.2g}"
 
 
-def _cell(score: Score, first: Score | None = None) -> str:
+def _cell(score: Score) -> str:
     text = str(Value(score.score, score.interval))
     if score.runs:
         number, _, interval = text.partition(" ")
         text = f"{number} ± {stdev(score.runs):.1f} {interval}".rstrip()
-    if first is not None:
-        text += f", {score.score - first.score:+.1f}"
-        tests = score.p_bootstrap, score.p_randomization
-        values = [p_value(value) for value in tests if value is not None]
-        if values:
-            text += f" (p {' / '.join(values)})"
     return text
+
+
+def _difference(score: Score, first: Score) -> str:
+    text = f"{score.score - first.score:+.1f}"
+    tests = score.p_bootstrap, score.p_randomization
+    values = [p_value(value) for value in tests if value is not None]
+    return f"{text} (p {' / '.join(values)})" if values else text
 
 
 def markdown(rows: Sequence[Sequence[str]]) -> str:

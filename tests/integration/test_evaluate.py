@@ -126,7 +126,7 @@ def test_systems_of_any_kind_are_compared(
     compared = mt("compare", *common, "--metric", "bleu", "reversed", run.bundle, cwd=tmp_path)
     assert compared.status == 0, compared.err
     head, _, first, other = compared.out.splitlines()
-    assert head == "| system | BLEU | sentences better / equal / worse |"
+    assert head == "| system | BLEU | better / equal / worse |"
     assert first.startswith("| reversed | ")
     assert other.startswith(f"| {run.folder.name} | ")
     assert "(p <0.001 / <0.001)" in other
