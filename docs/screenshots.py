@@ -15,21 +15,19 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 HERE = Path(__file__).parent
-LEAST_WORDS = 6
 
 
 def attention(page: Page) -> None:
-    """Show where attention was at a word of a longer sentence, and the best translations."""
-    cards = page.locator(".example[data-attention]")
-    words = [cards.nth(n).locator("dd").nth(2).locator(".word") for n in range(cards.count())]
-    card, found = next(
-        (cards.nth(n), found)
-        for n, found in reversed([*enumerate(words)])
-        if found.count() >= LEAST_WORDS
-    )
+    """Show where attention was at a word of some whole sentence."""
+    page.locator(".browser > summary").click()
+    page.locator(".browser input").fill("the that")
+    page.wait_for_timeout(500)
+    cards = page.locator(".browser .example").all()
+    card = min(cards, key=lambda card: abs(len(card.locator("dd").nth(1).inner_text()) - 70))
     for summary in card.locator("summary").all():
         summary.click()
-    found.nth(1).hover()
+    card.scroll_into_view_if_needed()  # else the pointer would leave the word for the picture
+    card.locator("dd").nth(2).locator(".word").nth(1).hover()
     card.screenshot(path=HERE / "report-attention.png")
 
 
