@@ -91,12 +91,12 @@ class EvaluateOptions:
     """The options of `mt evaluate` besides the search."""
 
     source: Path | None = None
-    """File of source lines."""
+    """File of source lines (default: those of --test-set)."""
     reference: list[Path] = field(default_factory=list)
-    """Files of reference translations, one or more."""
+    """Files of reference translations, one or more (default: those of --test-set)."""
     test_set: list[str] = field(default_factory=list)
-    """In place of --source and --reference: one or more test sets, each as
-    NAME=SOURCE,REFERENCE."""
+    """One or more test sets in place of source and reference, each as NAME=SOURCE,REFERENCE
+    (default: none)."""
     metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok", "comet"]] = field(
         default_factory=lambda: ["bleu", "chrf"]
     )
@@ -125,12 +125,12 @@ class CompareOptions:
     """The options of `mt compare` besides the search of its bundles."""
 
     source: Path | None = None
-    """File of source lines."""
+    """File of source lines (default: those of --test-set)."""
     reference: list[Path] = field(default_factory=list)
-    """File of reference translations; may be given several times."""
+    """File of reference translations; may be given several times (default: those of --test-set)."""
     test_set: list[str] = field(default_factory=list)
-    """In place of --source and --reference: a test set as NAME=SOURCE,REFERENCE; may be given
-    several times."""
+    """A test set in place of source and reference, as NAME=SOURCE,REFERENCE; may be given several
+    times (default: none)."""
     metric: list[Literal["bleu", "chrf", "chrf++", "ter", "bleu-lc-tok", "comet"]] = field(
         default_factory=lambda: ["bleu", "chrf++", "ter"]
     )
