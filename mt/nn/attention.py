@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from mt.nn.architecture import Architecture
+from mt.nn.linear import Linear, bmm
 
 _CHUNK_ELEMENTS = 1 << 22
 """Elements of the (B, T, S, H) tensor of additive attention that are built at a time."""
@@ -31,7 +32,7 @@ class Attention(nn.Module, ABC):
         self.context_size = architecture.hidden_size
         """C: units of a context."""
         self.coverage = (
-            nn.Linear(1, architecture.hidden_size, bias=False) if architecture.coverage else None
+            Linear(1, architecture.hidden_size, bias=False) if architecture.coverage else None
         )
         """Lets scores depend on the sum of the weights that a token has had (Tu et al.,
         arXiv:1601.04811; See et al., arXiv:1704.04368)."""
@@ -100,7 +101,7 @@ class ScoredAttention(Attention):
         """See `Attention.forward`."""
         scores = self.scores(query, keys)
         weights = scores.masked_fill(source_pad[:, None], -math.inf).softmax(dim=-1)
-        return torch.bmm(weights, memory), weights
+        return bmm(weights, memory), weights
 
 
 class DotAttention(ScoredAttention):
@@ -108,7 +109,7 @@ class DotAttention(ScoredAttention):
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
         """See `ScoredAttention.scores`."""
-        return torch.bmm(query, keys.transpose(1, 2))
+        return bmm(query, keys.transpose(1, 2))
 
 
 class ScaledDotAttention(DotAttention):
@@ -125,7 +126,7 @@ class GeneralAttention(DotAttention):
     def __init__(self, architecture: Architecture):
         super().__init__(architecture)
         size = architecture.hidden_size
-        self.project = nn.Linear(size, size, bias=False)
+        self.project = Linear(size, size, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
         """See `Attention.keys`."""
@@ -139,9 +140,9 @@ class AdditiveAttention(ScoredAttention):
     def __init__(self, architecture: Architecture):
         super().__init__(architecture)
         size = architecture.hidden_size
-        self.query = nn.Linear(size, size, bias=False)
-        self.key = nn.Linear(size, size)
-        self.energy = nn.Linear(size, 1, bias=False)
+        self.query = Linear(size, size, bias=False)
+        self.key = Linear(size, size)
+        self.energy = nn.Linear(size, 1, bias=False)  # of too many rows to copy them
 
     def keys(self, memory: Tensor) -> Tensor:
         """See `Attention.keys`."""
@@ -187,7 +188,7 @@ class LocationAwareAttention(AdditiveAttention):
     def __init__(self, architecture: Architecture):
         super().__init__(architecture)
         self.filters = nn.Conv1d(1, self.FILTERS, self.WIDTH, padding="same", bias=False)
-        self.location = nn.Linear(self.FILTERS, architecture.hidden_size, bias=False)
+        self.location = Linear(self.FILTERS, architecture.hidden_size, bias=False)
 
     @property
     def past_size(self) -> int:
@@ -212,10 +213,10 @@ class MultiHeadAttention(Attention):
         super().__init__(architecture)
         size = architecture.hidden_size
         self.heads = architecture.attention_heads
-        self.query = nn.Linear(size, size)
-        self.key = nn.Linear(size, size)
-        self.value = nn.Linear(size, size)
-        self.output = nn.Linear(size, size)
+        self.query = Linear(size, size)
+        self.key = Linear(size, size)
+        self.value = Linear(size, size)
+        self.output = Linear(size, size)
 
     def keys(self, memory: Tensor) -> Tensor:
         """Keys and values of all heads side by side: `(B, S, 2H)`."""

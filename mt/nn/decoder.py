@@ -14,6 +14,7 @@ from mt.nn.cells import CELLS, State
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Memory
+from mt.nn.linear import Linear
 from mt.nn.recurrent import RecurrentLayer, make_layer
 
 
@@ -145,7 +146,7 @@ class Decoder(nn.Module):
             make_layer(cell, context_size, hidden_size, depth=depth) if conditional else None
         )
         """The cell of the conditional wiring that reads the context."""
-        self.combine = nn.Linear(hidden_size + context_size, embedding_size)
+        self.combine = Linear(hidden_size + context_size, embedding_size)
         self.bridge = Bridge(architecture)
         locked = architecture.locked_dropout
         self.layer_dropout = Dropout(architecture.layer_dropout, locked)

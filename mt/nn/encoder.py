@@ -12,6 +12,7 @@ from mt.nn.architecture import Architecture
 from mt.nn.cells import State
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
+from mt.nn.linear import Linear
 from mt.nn.recurrent import RecurrentStack, make_layer
 
 
@@ -52,7 +53,7 @@ class Encoder(nn.Module):
             architecture.residual_from,
             Dropout(architecture.layer_dropout, architecture.locked_dropout),
         )
-        self.project = nn.Linear(outputs, hidden_size, bias=False)
+        self.project = Linear(outputs, hidden_size, bias=False)
 
     def forward(self, source: Tensor, source_lengths: Tensor) -> Memory:
         """Encode.

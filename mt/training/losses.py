@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from mt.nn.linear import ROWS, compiles, pad_rows
+
 _CHUNK_ELEMENTS = 1 << 20
 """Logits that exist at a time on a CPU: few enough to stay in its caches."""
 _CHUNK_ELEMENTS_GPU = 1 << 26
@@ -60,17 +62,21 @@ class _LinearCrossEntropy(torch.autograd.Function):
         per_token = smoothing / vocabulary
         elements = _CHUNK_ELEMENTS_GPU if features.is_cuda else _CHUNK_ELEMENTS
         size = math.ceil(rows / max(1, math.ceil(rows * vocabulary / elements))) or 1
+        padded = features  # rows of zeros add nothing to any gradient
+        if compiles(features):
+            size, padded = math.ceil(size / ROWS) * ROWS, pad_rows(features)
         for start in range(0, rows, size):
-            f, t = features[start : start + size], targets[start : start + size]
+            f, t = padded[start : start + size], targets[start : start + size]
+            real = len(t)
             logits = torch.mm(f, w.t()).to(exact).add_(b)
             highest = logits.amax(1, keepdim=True)
-            chosen = logits.gather(1, t[:, None])
+            chosen = logits[:real].gather(1, t[:, None])
             exponentials = logits.sub_(highest).exp_()
             partition = exponentials.sum(1, keepdim=True)
-            log_partition = partition.log() + highest
+            log_partition = (partition.log() + highest)[:real]
             chunk_nll = (log_partition - chosen).sum()
             # The mean of the logits over the vocabulary, without another pass over them.
-            logit_sum = f.to(exact) @ w_sum + b_sum
+            logit_sum = f[:real].to(exact) @ w_sum + b_sum
             uniform = (log_partition[:, 0] - logit_sum / vocabulary).sum()
             nll += chunk_nll
             smoothed += (1 - smoothing) * chunk_nll + smoothing * uniform
@@ -78,7 +84,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 continue
             scaled = f.to(exact) / partition
             p = exponentials.to(compute)
-            d_f = (p @ w).to(exact) / partition
+            d_f = ((p @ w).to(exact) / partition)[:real]
             d_f -= per_token * w_sum
             d_f.sub_(weight[t].to(exact), alpha=1 - smoothing)
             d_features[start : start + size] = d_f
@@ -87,8 +93,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
             else:
                 d_weight += p.t() @ scaled.to(compute)
             d_weight -= per_token * f.to(exact).sum(0)
-            d_weight.index_add_(0, t, f.to(exact), alpha=smoothing - 1)
-            d_bias += (1 / partition[:, 0]) @ exponentials - per_token * len(t)
+            d_weight.index_add_(0, t, f[:real].to(exact), alpha=smoothing - 1)
+            d_bias += (1 / partition[:real, 0]) @ exponentials[:real] - per_token * real
             d_bias.index_add_(0, t, torch.full_like(chosen[:, 0], smoothing - 1))
         ctx.save_for_backward(d_features, d_weight.to(weight.dtype), d_bias.to(bias.dtype))
         ctx.mark_non_differentiable(nll)

@@ -117,8 +117,13 @@ def test_great_logits_neither_overflow_nor_vanish(logit: float) -> None:
     assert weight.grad.flatten().tolist() == pytest.approx([logit, -logit, 0])
 
 
-def test_bfloat16_features_stay_close() -> None:
-    features, weight, bias, targets = (x.detach() for x in problem(200, 32, 50))
+@pytest.mark.parametrize("chunk", [1 << 20, 64 * 50])
+@pytest.mark.parametrize("rows", [1, 64, 200])
+def test_bfloat16_features_stay_close(
+    rows: int, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(losses, "_CHUNK_ELEMENTS", chunk)
+    features, weight, bias, targets = (x.detach() for x in problem(rows, 32, 50))
     exact = [x.float().requires_grad_() for x in (features / 4, weight / 4, bias)]
     half = [exact[0].detach().bfloat16(), exact[1].detach(), exact[2].detach()]
     half = [x.requires_grad_() for x in half]

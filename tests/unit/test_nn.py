@@ -20,6 +20,7 @@ from mt.nn.decoder import DecoderState
 from mt.nn.dropout import Dropout, drop
 from mt.nn.embedding import Embedding
 from mt.nn.encoder import Memory
+from mt.nn.linear import Linear
 from mt.nn.recurrent import KernelLayer, RecurrentStack, make_layer
 from mt.nn.seq2seq import Seq2Seq
 
@@ -316,6 +317,48 @@ def test_an_lstm_in_runs_of_steps_is_what_pytorch_makes_of_packed_sequences(
         found.append([*results, *torch.autograd.grad(loss, leaves)])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("sentences", [1, 5, 17])
+def test_an_lstm_in_bfloat16_is_close_to_float32(sentences: int) -> None:
+    """Outputs, last states, and the gradients of everything."""
+    torch.manual_seed(0)
+    layer = make_layer("lstm", 3, 4, True)
+    inputs, lengths = torch.randn(sentences, 9, 3), torch.full((sentences,), 9)
+    lengths[-1] = 8 if sentences > 1 else 9
+    leaves = [inputs, *layer.parameters()]
+    for leaf in leaves:
+        leaf.requires_grad_()
+    found = []
+    for narrow in (True, False):
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            outputs, finals = layer(pack_padded_sequence(inputs, lengths, True, False))
+        results = [result.float() for result in (outputs.data, *finals)]
+        loss = torch.stack([(result**2).sum() for result in results]).sum()
+        found.append([*results, *torch.autograd.grad(loss, leaves)])
+    for ours, exact in zip(*found, strict=True):
+        assert ours.shape == exact.shape
+        assert (ours - exact).norm() < 0.02 * exact.norm()
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (63, 3), (64, 3), (5, 13, 3), (0, 3)])
+def test_rounding_the_rows_of_a_product_changes_neither_values_nor_gradients(
+    shape: tuple[int, ...],
+) -> None:
+    torch.manual_seed(0)
+    ours = Linear(3, 2)
+    theirs = nn.Linear(3, 2)
+    theirs.load_state_dict(ours.state_dict())
+    x = torch.randn(shape, requires_grad=True)
+    found = []
+    for layer in (ours, theirs):
+        with torch.autocast("cpu", torch.bfloat16):
+            outputs = layer(x)
+        grads = torch.autograd.grad((outputs.float() ** 2).sum(), [x, *layer.parameters()])
+        found.append([outputs, *grads])
+    for one, other in zip(*found, strict=True):
+        assert one.shape == other.shape
+        torch.testing.assert_close(one, other, rtol=0.01, atol=0.01)
 
 
 def twin(layer: Any) -> Any:
