@@ -1,14 +1,17 @@
 """Training and decoding beside other toolkits: same text, tokens, sizes, batches and threads.
 
 benchmarks/peers/setup.sh
-python benchmarks/peers/speed.py MULTI30K [--minutes 60] [--toolkits mt opennmt joeynmt]
+python benchmarks/peers/speed.py MULTI30K [--minutes 30] [--trial 6] [--toolkits mt opennmt joeynmt]
 
 MULTI30K is a folder of train.*, valid.* and test2016.* in en and de. Everyone trains an LSTM of one
 layer on each side, with embeddings and states of 256 units, on one thread, in batches of about
-1,200 tokens, the others by Adam at a constant rate, the better of two for validation BLEU. Training
-stops after some minutes. Every checkpoint translates the validation text greedily afterwards, so
-that none of this is in the time of training. Curves go to benchmarks/peers/curves.csv and
-curves.svg; runs, which are not done again, to build/peers.
+1,200 tokens, the others by Adam at a constant rate: of two, the better for validation BLEU in a
+short trial. Training stops after some minutes. Every checkpoint translates the validation text
+greedily afterwards, so that none of this is in the time of training. Decoding is timed as the
+difference between a command that translates test2016 five times and one that translates its first
+line. Curves
+go to benchmarks/peers/curves.csv and curves.svg, BLEU against speed, of greedy and beam search, to
+pareto.svg; runs, which are not done again, to build/peers.
 """
 
 from __future__ import annotations
@@ -30,16 +33,17 @@ from typing import Any, NamedTuple
 import sacrebleu
 import yaml
 
-from mt.evaluation.plots import Series, line_chart, write_svg
+from mt.evaluation.plots import Series, line_chart, point_chart, write_svg
 from mt.recipe import TokenizerSpec
 from mt.tokenizer import Tokenizer, train_tokenizer
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build/peers"
-UNITS, TOKENS, EVERY, DROPOUT, EPOCHS = 256, 1200, 100, 0.3, 4
+UNITS, TOKENS, EVERY, DROPOUT = 256, 1200, 100, 0.3
 RATES = 1e-3, 2e-3
 GOAL = 30.0
+REPEATED = 5
 LANGUAGES = "en", "de"
 
 
@@ -88,8 +92,10 @@ def prepare(folder: Path) -> None:
             text = "".join(" ".join(tokenizer.pieces(row)) + "\n" for row in encoded)
             (BUILD / f"{name}.{side}").write_text(text, encoding="utf-8")
     for side in LANGUAGES:  # joeynmt validates where it saves; ten sentences take no time
-        few = lines(BUILD / f"valid.{side}")[:10]
-        (BUILD / f"few.{side}").write_text("\n".join(few) + "\n", encoding="utf-8")
+        test = lines(BUILD / f"test2016.{side}")
+        shorter = {"few": lines(BUILD / f"valid.{side}")[:10], "first": test[:1]}
+        for name, chosen in {**shorter, "many": test * REPEATED}.items():
+            (BUILD / f"{name}.{side}").write_text("\n".join(chosen) + "\n", encoding="utf-8")
 
 
 def lines(path: Path) -> list[str]:
@@ -226,7 +232,7 @@ class JoeyNMT:
                     **recurrent,
                     "hidden_size": UNITS,
                     "embeddings": embeddings,
-                    "attention": "luong",
+                    "attention": "bahdanau",
                     "input_feeding": True,
                     "init_hidden": "bridge",
                     "hidden_dropout": DROPOUT,
@@ -290,9 +296,9 @@ class JoeyNMT:
 
 
 class Mt:
-    """This toolkit: the recipe, with the sizes of all, to the end of a short schedule."""
+    """This toolkit: the recipe, with the sizes of all and less dropout, for 1,000 updates."""
 
-    rates = (3e-3,)
+    rates = (5e-3,)
 
     def __init__(self, precision: str, text: Path):
         self.precision, self.text = precision, text
@@ -301,8 +307,10 @@ class Mt:
         """Train, validating every so many updates."""
         words: list[object] = [ROOT / ".venv/bin/mt", "train", ROOT / "recipes/multi30k-en-de.yaml"]
         words += ["--corpus.files", self.text.absolute(), "--output", run / "run", "--overwrite"]
-        words += ["--model.hidden_size", UNITS, "--trainer.max_epochs", EPOCHS]
-        words += ["--training.learning_rate", rate, "--training.validation_start", 2 * EVERY]
+        words += ["--model.hidden_size", UNITS, "--trainer.max_steps", 1000]
+        words += ["--model.embedding_dropout", 0.1, "--model.output_dropout", 0.1]
+        words += ["--training.learning_rate", rate, "--training.warmup_steps", 100]
+        words += ["--training.validation_start", 2 * EVERY]
         words += ["--trainer.val_check_interval", EVERY, "--trainer.precision", self.precision]
         call(words, run / "train.log", minutes)
 
@@ -322,19 +330,36 @@ class Mt:
                         found.append((seconds, float(row["valid_bleu"])))
         return found
 
-    def translate(self, run: Path, name: str, beam: int) -> tuple[list[str], float]:
-        """Translate a text; return the seconds of the whole command too."""
-        output = run / f"{name}.{beam}.out"
-        words: list[object] = [
-            ROOT / ".venv/bin/mt",
-            "translate",
-            run / "run/bundle",
-            "--threads",
-            1,
-        ]
-        words += ["--input", self.text / f"{name}.en", "--output", output, "--beam-size", beam]
-        seconds = call(words, run / "translate.log")
+    def points(self, run: Path) -> list[Point]:
+        """Name the finished translator."""
+        return [Point(0.0, run / "run/bundle")]
+
+    def translate(self, run: Path, point: Point, name: str, beam: int) -> tuple[list[str], float]:
+        """Translate a text into words; return the seconds of the whole command too."""
+        return Engine("torch", point.path, self.text).translate(run, point, name, beam)
+
+
+class Engine(NamedTuple):
+    """A translator of this toolkit, which is there already."""
+
+    engine: str
+    bundle: Path
+    text: Path
+
+    def translate(self, run: Path, point: Point, name: str, beam: int) -> tuple[list[str], float]:
+        """Translate a text into words; return the seconds of the whole command too."""
+        source, output = run / f"{name}.en", run / f"{name}.{beam}.out"
+        test = lines(self.text / "test2016.en")
+        given = test[:1] if name == "first" else test * REPEATED
+        source.write_text("\n".join(given) + "\n", encoding="utf-8")
+        words: list[object] = [ROOT / ".venv/bin/mt", "translate", self.bundle, "--threads", 1]
+        words += ["--engine", self.engine, "--input", source, "--output", output]
+        seconds = call([*words, "--beam-size", beam], run / "translate.log")
         return lines(output), seconds
+
+    def points(self, run: Path) -> list[Point]:
+        """Name the bundle."""
+        return [Point(0.0, self.bundle)]
 
 
 def curve(toolkit: Any, run: Path, references: list[str]) -> list[Any]:
@@ -351,6 +376,17 @@ def curve(toolkit: Any, run: Path, references: list[str]) -> list[Any]:
     return json.loads(file.read_text())
 
 
+def trained(name: str, toolkit: Any, rate: float, minutes: float) -> Path:
+    """Train, where that has not been done."""
+    run = BUILD / f"{name}-{rate}-{minutes:g}"
+    if not (run / "done").exists():
+        shutil.rmtree(run, ignore_errors=True)
+        run.mkdir()
+        toolkit.train(run, rate, minutes)
+        (run / "done").touch()
+    return run
+
+
 def join(pieces: list[str]) -> list[str]:
     """Subwords to text."""
     return ["".join(row.split()).replace("\u2581", " ").strip() for row in pieces]
@@ -360,8 +396,16 @@ def main() -> None:
     """Train what has not been trained, print the tables and draw the curves."""
     parser = argparse.ArgumentParser()
     parser.add_argument("multi30k", type=Path)
-    parser.add_argument("--minutes", type=float, default=60)
+    parser.add_argument("--minutes", type=float, default=30, help="of training (default: 30)")
+    parser.add_argument("--trial", type=float, default=6, help="of each rate (default: 6)")
     parser.add_argument("--toolkits", nargs="+", default=["mt", "mt-bf16", "opennmt", "joeynmt"])
+    parser.add_argument(
+        "--translators",
+        nargs="*",
+        default=[],
+        metavar="NAME=ENGINE:BUNDLE",
+        help="translators of this toolkit to measure beside those that are trained here",
+    )
     given = parser.parse_args()
     text: Path = given.multi30k
     kinds = {
@@ -375,23 +419,34 @@ def main() -> None:
     best: dict[str, tuple[float, list[Any], Path]] = {}
     for name in given.toolkits:
         toolkit = kinds[name]
-        for rate in toolkit.rates:
-            run = BUILD / f"{name}-{rate}"
-            if not (run / "done").exists():
-                shutil.rmtree(run, ignore_errors=True)
-                run.mkdir()
-                toolkit.train(run, rate, given.minutes)
-                (run / "done").touch()
-            found = (
-                toolkit.curve(run)
-                if isinstance(toolkit, Mt)
-                else curve(toolkit, run, references["valid"])
-            )
-            if not found:
-                sys.exit(f"{run}: no checkpoint after {given.minutes:g} minutes; give more")
-            reached = max(bleu for _, bleu in found)
-            if name not in best or reached > best[name][0]:
-                best[name] = reached, found, run
+        rate = toolkit.rates[0]
+        if len(toolkit.rates) > 1:
+            trials = [trained(name, toolkit, each, given.trial) for each in toolkit.rates]
+            reached = [
+                max((bleu for _, bleu in curve(toolkit, run, references["valid"])), default=0.0)
+                for run in trials
+            ]
+            rate = toolkit.rates[reached.index(max(reached))]
+        run = trained(name, toolkit, rate, given.minutes)
+        found = (
+            toolkit.curve(run)
+            if isinstance(toolkit, Mt)
+            else curve(toolkit, run, references["valid"])
+        )
+        if not found:
+            sys.exit(f"{run}: no checkpoint after {given.minutes:g} minutes; give more")
+        best[name] = max(bleu for _, bleu in found), found, run
+    show_training(best)
+    translators = {name: (kinds[name], run) for name, (_, _, run) in best.items()}
+    for one in given.translators:
+        name, _, place = one.partition("=")
+        engine, _, bundle = place.partition(":")
+        translators[name] = Engine(engine, Path(bundle), text), BUILD / f"engine-{len(translators)}"
+    show_decoding(translators, lines(text / "test2016.en"), references["test2016"])
+
+
+def show_training(best: dict[str, tuple[float, list[Any], Path]]) -> None:
+    """Print and draw what each toolkit reached: BLEU, its curve, and where that lies."""
     print("| toolkit | Adam's rate | minutes to validation BLEU 30 | best, and after minutes |")
     print("|---|---|---|---|")
     with (HERE / "curves.csv").open("w", newline="") as file:
@@ -402,7 +457,7 @@ def main() -> None:
             goal = next((s / 60 for s, bleu in found if bleu >= GOAL), None)
             when = next(s / 60 for s, bleu in found if bleu == reached)
             minutes = f"more than {found[-1][0] / 60:.0f}" if goal is None else f"{goal:.1f}"
-            rate = run.name.rpartition("-")[2]
+            rate = run.name.removeprefix(f"{name}-").rpartition("-")[0]
             print(f"| {name} | {rate} | {minutes} | {reached:.1f} after {when:.0f} |")
     series = [
         Series(name, [(s / 60, bleu) for s, bleu in found], style)
@@ -410,21 +465,34 @@ def main() -> None:
     ]
     chart = line_chart("Validation BLEU", "greedy", series, x_name="minutes of training, one core")
     write_svg(HERE / "curves.svg", chart)
-    print("\n| toolkit | beam | sentences/s | source words/s | test2016 BLEU |")
+
+
+def show_decoding(
+    translators: dict[str, tuple[Any, Path]], sources: list[str], references: list[str]
+) -> None:
+    """Let each translate test2016; print and draw speed and BLEU."""
+    print("\n| translator | beam | sentences/s | source words/s | test2016 BLEU |")
     print("|---|---|---|---|---|")
-    words = sum(len(line.split()) for line in lines(text / "test2016.en"))
-    for name, (_, _, run) in best.items():
-        toolkit = kinds[name]
+    words = sum(len(line.split()) for line in sources)
+    points: list[Series] = []
+    for name, (toolkit, run) in translators.items():
+        run.mkdir(exist_ok=True)
+        measured = []
         for beam in (1, 5):
-            if isinstance(toolkit, Mt):
-                found, seconds = toolkit.translate(run, "test2016", beam)
-            else:
-                last = toolkit.points(run)[-1]
-                pieces, seconds = toolkit.translate(run, last, "test2016", beam)
-                found = join(pieces)
-            bleu = sacrebleu.corpus_bleu(found, [references["test2016"]]).score
-            speed = f"{len(found) / seconds:,.0f} | {words / seconds:,.0f}"
+            outputs, times = [], []
+            for part in ("first", "many"):
+                found, seconds = toolkit.translate(run, toolkit.points(run)[-1], part, beam)
+                outputs.append(found if isinstance(toolkit, Mt | Engine) else join(found))
+                times.append(seconds)
+            bleu = sacrebleu.corpus_bleu(outputs[1][: len(sources)], [references]).score
+            spent = (times[1] - times[0]) / REPEATED
+            measured.append((words / spent, bleu))
+            speed = f"{len(sources) / spent:,.0f} | {words / spent:,.0f}"
             print(f"| {name} | {beam} | {speed} | {bleu:.1f} |", flush=True)
+        style = {"opennmt": "b", "joeynmt": "c"}.get(name, "a")
+        points.append(Series(name, measured[::-1], style))
+    chart = point_chart("Speed and quality", "test2016", points, x_name="source words/s, one core")
+    write_svg(HERE / "pareto.svg", chart)
 
 
 if __name__ == "__main__":

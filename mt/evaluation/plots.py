@@ -151,6 +151,37 @@ def line_chart(
     return _figure(title, note, summary, parts)
 
 
+def point_chart(title: str, unit: str, lines: Sequence[Series], *, x_name: str) -> Markup:
+    """Return a `<figure>` of points, joined where they belong together, with names beside the first
+    of each; the x axis is logarithmic: every x is above zero."""
+    ys = [y for line in lines for _, y in line.points]
+    xs = [x for line in lines for x, _ in line.points]
+    x_ticks = _round_numbers(min(xs), max(xs))
+    y_ticks = _ticks(min(ys), max(ys))
+    right = WIDTH - _RIGHT
+    linear = _scale(math.log(x_ticks[0]), math.log(x_ticks[-1]), _LEFT, right)
+    y_of = _scale(y_ticks[0], max(y_ticks[-1], *ys), HEIGHT - _BOTTOM, _TOP)
+
+    def x_of(x: float) -> float:
+        return linear(math.log(x))
+
+    parts = _axes(x_ticks, y_ticks, x_of, y_of, right, "")
+    parts.append(element("text", x_name, x=f"{right:.1f}", y=str(HEIGHT - 1), text_anchor="end"))
+    for line in lines:
+        path = _path(line.points, x_of, y_of)
+        parts.append(element("path", d=path, class_=f"plot-line plot-{line.style}"))
+        kind = f"plot-dot plot-{line.style}"
+        parts += [_dot(x, y, x_of, y_of, kind, x_name) for x, y in line.points]
+        x, y = line.points[0]
+        place = {"x": f"{x_of(x) - 6:.1f}", "y": f"{y_of(y) - 6:.1f}", "text_anchor": "end"}
+        parts.append(element("text", line.name, class_=f"plot-end plot-{line.style}", **place))
+    summary = f"{title}: " + "; ".join(
+        f"{line.name} " + ", ".join(f"{y:.1f} at {_short(x)}" for x, y in line.points)
+        for line in lines
+    )
+    return _figure(title, unit, summary, parts)
+
+
 def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
     """Return a `<figure>` of how many values between 0 and 100 fall into each of equal bins."""
     counts = [0] * bins
@@ -351,6 +382,15 @@ def _ticks(low: float, high: float) -> list[float]:
     first = math.floor(low / step + 1e-9)
     last = math.floor(high / step + 1e-9)
     return [float(f"{index * step:.10g}") for index in range(first, last + 1)]
+
+
+def _round_numbers(low: float, high: float) -> list[float]:
+    """1, 2 and 5 times powers of ten, from at or below `low` to at or above `high`."""
+    first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
+    numbers = [f * 10.0**power for power in range(first, last + 1) for f in (1, 2, 5)]
+    start = max(index for index, number in enumerate(numbers) if number <= low)
+    end = min(index for index, number in enumerate(numbers) if number >= high)
+    return numbers[start : end + 1]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

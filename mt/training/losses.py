@@ -11,8 +11,9 @@ from torch import Tensor
 
 from mt.nn.linear import ROWS, compiles, pad_rows
 
-_CHUNK_ELEMENTS = 1 << 20
-"""Logits that exist at a time on a CPU: few enough to stay in its caches."""
+_CHUNK_ELEMENTS = 1 << 22
+"""Logits that exist at a time on a CPU: few enough for its caches, of rows enough for its products
+(see benchmarks/losses.py)."""
 _CHUNK_ELEMENTS_GPU = 1 << 26
 """Logits that exist at a time on a GPU: enough to keep it busy."""
 

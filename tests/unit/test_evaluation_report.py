@@ -411,6 +411,16 @@ def test_a_histogram_counts_every_value(values: list[float]) -> None:
     assert sum(int(count.replace(",", "")) for count in counts) == len(values)
 
 
+@pytest.mark.parametrize("xs", [(3.0, 3.0), (0.7, 900.0), (1000.0, 5000.0)])
+def test_points_stand_in_proportion_to_their_logarithms(xs: tuple[float, float]) -> None:
+    middle = (xs[0] * xs[1]) ** 0.5
+    line = plots.Series("one", [(x, 5.0) for x in (xs[0], middle, xs[1])])
+    figure = str(plots.point_chart("t", "u", [line], x_name="words"))
+    left, between, right = (float(x) for x in re.findall(r'cx="([\d.]+)"', figure))
+    assert between == pytest.approx((left + right) / 2, abs=0.2)
+    assert 0 <= left <= right <= plots.WIDTH
+
+
 def test_a_chart_can_stand_alone(tmp_path: Path) -> None:
     """As an image in a page, it has nobody's styles but its own."""
     lines = [plots.Series("<one>", [(0, 1), (2, 3)]), plots.Series("two", [(0, 2)], "b")]
