@@ -152,8 +152,8 @@ def line_chart(
 
 
 def point_chart(title: str, unit: str, lines: Sequence[Series], *, x_name: str) -> Markup:
-    """Return a `<figure>` of points, joined where they belong together, with names beside the first
-    of each; the x axis is logarithmic: every x is above zero."""
+    """Return a `<figure>` of points, joined where they belong together, with the last value of
+    each at the side; the x axis is logarithmic: every x is above zero."""
     ys = [y for line in lines for _, y in line.points]
     xs = [x for line in lines for x, _ in line.points]
     x_ticks = _round_numbers(min(xs), max(xs))
@@ -172,9 +172,7 @@ def point_chart(title: str, unit: str, lines: Sequence[Series], *, x_name: str) 
         parts.append(element("path", d=path, class_=f"plot-line plot-{line.style}"))
         kind = f"plot-dot plot-{line.style}"
         parts += [_dot(x, y, x_of, y_of, kind, x_name) for x, y in line.points]
-        x, y = line.points[0]
-        place = {"x": f"{x_of(x) - 6:.1f}", "y": f"{y_of(y) - 6:.1f}", "text_anchor": "end"}
-        parts.append(element("text", line.name, class_=f"plot-end plot-{line.style}", **place))
+    parts += _end_labels([(y_of(line.points[-1][1]), line.points[-1][1], line) for line in lines])
     summary = f"{title}: " + "; ".join(
         f"{line.name} " + ", ".join(f"{y:.1f} at {_short(x)}" for x, y in line.points)
         for line in lines
@@ -418,7 +416,7 @@ svg { --ink: #1d1f24; --muted: #5d626d; --line: #e3e0d8; --a: #0b5f7a; --b: #b45
 @media (prefers-color-scheme: dark) { svg { --muted: #a0a5b0; --line: #30343d; --a: #6cc5e0;
   --b: #f0a35e; --c: #c3a6ee; --d: #9ad08f } }
 text { fill: var(--muted) } .plot-value { font-weight: 650 } .plot-grid { stroke: var(--line) }
-.plot-line { fill: none; stroke-width: 1.9 } .plot-band { display: none }
+.plot-line { fill: none; stroke-width: 1.9 } .plot-band { display: none } .plot-dot { fill: none }
 .plot-a { stroke: var(--a) } .plot-b { stroke: var(--b) } .plot-c { stroke: var(--c) }
 .plot-d { stroke: var(--d) } text.plot-end { stroke: none }
 text.plot-a { fill: var(--a) } text.plot-b { fill: var(--b) } text.plot-c { fill: var(--c) }
