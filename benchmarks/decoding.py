@@ -25,7 +25,7 @@ from batches import test_text
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 
-from mt.bundle import Bundle, add_graphs, load_bundle
+from mt.bundle import Bundle, add_files, load_bundle
 from mt.lines import read_lines
 from mt.nn.embedding import Embedding
 from mt.nn.seq2seq import Seq2Seq
@@ -132,7 +132,7 @@ def main() -> None:
         for quantize, name in ((None, "onnx"), ("int8", "onnx, int8")):
             folders[name] = shutil.copytree(BUNDLE, Path(scratch, name))
             graphs = export(bundle.model, quantize)
-            add_graphs(folders[name], graphs)
+            add_files(folders[name], graphs)
             print(f"{name}: {sum(map(len, graphs.values())) / 1e6:.1f} MB")
         for threads in (1, 2):
             torch.set_num_threads(threads)

@@ -58,11 +58,13 @@ def measure(folder: Path, pairs: int) -> None:
     from mt.corpus import load_corpus
     from mt.nn.architecture import Architecture
     from mt.nn.seq2seq import Seq2Seq
-    from mt.recipe import Batching, Corpus, Recipe, TokenizerSpec, Training
+    from mt.recipe import Batching, Corpus, TokenizerSpec, Training, TranslationRecipe
     from mt.tokenizer import Tokenizers, train_tokenizer
-    from mt.training.datamodule import DataModule, ParallelText
-    from mt.training.module import Budget, TranslationModule
+    from mt.training.datamodule import DataModule
+    from mt.training.module import Budget
+    from mt.training.parallel_text import ParallelText
     from mt.training.trainer import make_trainer, without_advice
+    from mt.training.translation import TranslationModule
 
     base, began = resident(), time.monotonic()
     print(f"| {pairs:,} pairs | seconds | resident beyond the libraries, GB | peak, GB |")
@@ -92,7 +94,9 @@ def measure(folder: Path, pairs: int) -> None:
     row("an epoch planned")
     model = Seq2Seq(Architecture(embedding_size=64, hidden_size=64), len(tokenizer), len(tokenizer))
     module = TranslationModule(model, Training(), 1, Budget(200, None))
-    trainer = make_trainer(Recipe(trainer={"max_steps": 200, "accelerator": "cpu"}), folder)
+    trainer = make_trainer(
+        TranslationRecipe(trainer={"max_steps": 200, "accelerator": "cpu"}), folder
+    )
     with without_advice():
         trainer.fit(module, datamodule=DataModule(text, 1, 200))
     row("200 updates of a small model")

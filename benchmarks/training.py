@@ -28,13 +28,14 @@ from mt.batches import Batch
 from mt.corpus import load_corpus
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import parse_train
-from mt.recipe import Recipe
+from mt.recipe import TranslationRecipe
 from mt.tokenizer import PAD, Tokenizers
-from mt.training.datamodule import DataModule, ParallelText
-from mt.training.fit import both_sides, make_tokenizers
-from mt.training.module import Budget, TranslationModule
+from mt.training.datamodule import DataModule
+from mt.training.module import Budget
+from mt.training.parallel_text import ParallelText
 from mt.training.sizing import choose_sizes
 from mt.training.trainer import make_trainer, without_advice
+from mt.training.translation import TranslationModule, both_sides, make_tokenizers
 
 ROUNDS, WARM, UPDATES, OPERATORS = 3, 10, 60, 16
 
@@ -93,7 +94,9 @@ class TimedData(DataModule):
             yield batch
 
 
-def fit(recipe: Recipe, text: ParallelText, tokenizers: Tokenizers, clock: Clock) -> None:
+def fit(
+    recipe: TranslationRecipe, text: ParallelText, tokenizers: Tokenizers, clock: Clock
+) -> None:
     """Train a new network."""
     torch.manual_seed(recipe.seed)
     network = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))

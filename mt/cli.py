@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: mt COMMAND …
 
-  train RECIPE       from parallel text to a translator, its scores and a report
+  train RECIPE       from text to a translator or language model, its scores and a report
   tokenizer SPEC     train a SentencePiece model
   translate BUNDLE   translate lines of text
   evaluate BUNDLE    score translations of a test set
   compare SYSTEM …   score several systems, and test whether they differ
-  score BUNDLE       log-probabilities of given translations
+  score BUNDLE       log-probabilities of given translations or text
+  generate BUNDLE    write text with a language model
   export BUNDLE      add ONNX graphs, for another engine
 
 mt COMMAND --help explains every option; mt --version tells the version."""
@@ -41,7 +42,7 @@ def train(arguments: list[str]) -> None:
 
         print(recipe_yaml(options.recipe), end="")
         return
-    from mt.training.fit import train
+    from mt.training.train import train
 
     train(options.recipe, options.output, options.resume, options.overwrite)
 
@@ -178,15 +179,34 @@ def score(arguments: list[str]) -> None:
 
     [bundle], [options] = parse_command(
         "mt score",
-        "Print the log-probability of each translation (natural logarithm) and its tokens, both "
-        "with the end of sentence, separated by a tab.",
-        {"BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle"},
+        "Print the log-probability of each line (natural logarithm) and its tokens, both with the "
+        "end of the line, separated by a tab: of translations, or of text by a language model.",
+        {
+            "BUNDLE": "folder of a trained translator, such as runs/quickstart/bundle, or of a "
+            "language model"
+        },
         [ScoreOptions],
         arguments,
     )
     from mt.filter import score_files
 
     score_files(Path(bundle), options)
+
+
+def generate(arguments: list[str]) -> None:
+    """Run `mt generate`."""
+    from mt.options import GenerateOptions, parse_command
+
+    [bundle], [options] = parse_command(
+        "mt generate",
+        "Write text, token by token, as a language model finds it likely.",
+        {"BUNDLE": "folder of a trained language model, such as runs/char-lm/bundle"},
+        [GenerateOptions],
+        arguments,
+    )
+    from mt.filter import generate
+
+    generate(Path(bundle), options)
 
 
 def export(arguments: list[str]) -> None:
@@ -202,11 +222,11 @@ def export(arguments: list[str]) -> None:
         [ExportOptions],
         arguments,
     )
-    from mt.bundle import add_graphs, load_bundle
+    from mt.bundle import add_files, load_bundle
     from mt.onnx import export
 
     graphs = export(load_bundle(Path(name)).model, options.quantize)
-    add_graphs(Path(name), graphs)
+    add_files(Path(name), graphs)
     for graph, content in graphs.items():
         print(f"{Path(name) / graph}\t{len(content) / 1e6:.1f} MB")
 
@@ -218,6 +238,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "evaluate": evaluate,
     "compare": compare,
     "score": score,
+    "generate": generate,
     "export": export,
 }
 

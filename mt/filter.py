@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from collections.abc import Iterable, Iterator
@@ -13,12 +14,17 @@ from typing import BinaryIO
 
 import torch
 
+from mt.bundle.files import read_config
 from mt.errors import MTError
 from mt.files import open_atomically
+from mt.language_model import LanguageModel
 from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
-from mt.options import Decoding, ScoreOptions, TranslateOptions
+from mt.options import Decoding, GenerateOptions, ScoreOptions, TranslateOptions
 from mt.parallel import CHUNK, Engine, Job, check_sizes
+from mt.search.sampling import SamplingOptions
 from mt.translator import Translation, Translator
+
+_log = logging.getLogger("mt")
 
 
 def make_engine(bundle: Path, decoding: Decoding, n_best: int) -> Engine:
@@ -101,14 +107,24 @@ def _open_output(path: Path | None) -> Iterator[BinaryIO]:
 
 
 def score_files(bundle: Path, options: ScoreOptions) -> None:
-    """Print the log-probability and tokens of each pair of lines.
+    """Print the log-probability and tokens of each line; of a language model also a summary, to
+    standard error.
 
     Raises:
-        MTError: A file cannot be read, or the two differ in their number of lines.
+        MTError: A file cannot be read, files differ in their number of lines, or sources are
+            missing, or of no use.
     """
     check_sizes(threads=options.threads, batch_tokens=options.batch_tokens)
-    sources, targets = read_parallel([options.source, options.target])
+    task = read_config(bundle).get("task", "translation")
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    if task == "language-model":
+        if options.source is not None:
+            raise MTError("--source: a language model scores text by itself; leave it out")
+        _score_text(LanguageModel.load(bundle, options.device), options)
+        return
+    if options.source is None:
+        raise MTError("--source: name the file of the lines that were translated")
+    sources, targets = read_parallel([options.source, options.target])
     translator = Translator.load(bundle, options.device)
     for start in range(0, len(sources), CHUNK):
         chunk = slice(start, start + CHUNK)
@@ -116,3 +132,29 @@ def score_files(bundle: Path, options: ScoreOptions) -> None:
             sources[chunk], targets[chunk], options.batch_tokens, first_line=start + 1
         ):
             print(f"{log_probability:.4f}\t{tokens}")
+
+
+def _score_text(model: LanguageModel, options: ScoreOptions) -> None:
+    lines = list(read_lines(options.target))
+    scored = model.score(lines, options.batch_tokens)
+    for log_probability, tokens in scored:
+        print(f"{log_probability:.4f}\t{tokens}")
+    if lines:
+        from mt.evaluation.text import score_text
+
+        _log.info("%s", score_text(options.target.name, lines, scored))
+
+
+def generate(bundle: Path, options: GenerateOptions) -> None:
+    """Print texts that a language model writes, blank lines between those of several lines.
+
+    Raises:
+        MTError: The bundle is no language model, or an option is out of range.
+    """
+    check_sizes(threads=options.threads, length=options.length, number=options.number)
+    how = SamplingOptions(options.temperature, options.top_k, options.top_p)
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    model = LanguageModel.load(bundle, options.device)
+    prompts = [options.prompt] * options.number
+    texts = model.generate(prompts, options.length, how, options.seed)
+    print(("\n\n" if model.running else "\n").join(texts))

@@ -10,14 +10,22 @@ from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from docstring_parser import parse_from_object
 from jsonargparse import ArgumentParser, set_parsing_settings
 
 from mt.errors import MTError
-from mt.recipe import Corpus, Distillation, Recipe, ShortlistOptions, TokenizerSpec
+from mt.recipe import (
+    RECIPES,
+    Distillation,
+    Recipe,
+    ShortlistOptions,
+    TokenizerSpec,
+    TranslationRecipe,
+    map_paths,
+)
 
 
 @dataclass(frozen=True)
@@ -154,12 +162,37 @@ class CompareOptions:
 class ScoreOptions:
     """The options of `mt score`."""
 
-    source: Path
-    """File of source lines."""
     target: Path
-    """File of their translations."""
+    """File of translations, or of text for a language model."""
+    source: Path | None = None
+    """File of the lines that were translated; a language model needs none (default: none)."""
     batch_tokens: int = 2048
     """Padded tokens of a batch."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """The options of `mt generate`."""
+
+    prompt: str = ""
+    """Text to go on from (default: none)."""
+    length: int = 100
+    """Tokens to write at most."""
+    number: int = 1
+    """Texts to write."""
+    temperature: float = 1.0
+    """Below 1 the likely become likelier; 0 always takes the likeliest token."""
+    top_k: int = 0
+    """Draw among so many likeliest tokens only; 0 sets no limit."""
+    top_p: float = 1.0
+    """Draw among the fewest likeliest tokens that together have this probability; 1 sets no
+    limit."""
+    seed: int = 1
+    """Seed of the draw."""
     device: str = "auto"
     """Where to compute: auto, cpu, cuda or cuda:N."""
     threads: int = 0
@@ -337,12 +370,12 @@ def _underscores(argument: str) -> str:
     return "--" + name[2:].replace("-", "_") + equals + value
 
 
-def _recipe_parser() -> _Parser:
+def _recipe_parser(kind: type[Recipe]) -> _Parser:
     from lightning import Trainer  # costs seconds, which only `mt train` may take
 
     parser = _Parser(
         prog="mt train RECIPE",
-        description="Train a translator: corpus, tokenizer, training, evaluation, report. "
+        description="Carry a recipe out: text, tokenizer, training, evaluation, report. "
         "With --print_config, print the recipe with all options filled in, and do nothing.",
     )
     parser.add_argument(
@@ -354,7 +387,7 @@ def _recipe_parser() -> _Parser:
     parser.add_argument(
         "--overwrite", action="store_true", help="replace the run in the run folder"
     )
-    parser.add_class_arguments(Recipe, None, skip={"trainer"})
+    parser.add_class_arguments(kind, None, skip={"trainer"})
     # Left out is what a run of this project decides itself.
     ours = {
         "logger",
@@ -401,6 +434,9 @@ _TRAINER_HELP = {
 """What these options mean here, where Lightning's own help says otherwise or nothing."""
 
 
+_Kind = TypeVar("_Kind", bound=Recipe)
+
+
 @dataclass(frozen=True)
 class TrainOptions:
     """What `mt train` was asked to do."""
@@ -423,18 +459,18 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     """
     if not arguments or arguments[0].startswith("-"):
         if "--help" in arguments or "-h" in arguments:
-            _recipe_parser().parse_args(["--help"])
+            _recipe_parser(TranslationRecipe).parse_args(["--help"])
         raise MTError("name a recipe first: `mt train recipes/quickstart.yaml`")
     path = Path(arguments[0])
-    content = _read_recipe(path)
-    parser = _recipe_parser()
+    kind, content = _read_recipe(path)
+    parser = _recipe_parser(kind)
     # jsonargparse has an option of that name for other purposes.
     print_config = "--print_config" in arguments
     overrides = [_underscores(a) for a in arguments[1:] if a != "--print_config"]
     base = parser.read(path, content)
     parser.set_defaults(base.as_dict())
     parsed = parser.parse_args(overrides)
-    recipe = _recipe(parser, parsed)
+    recipe = _recipe(kind, parser, parsed)
     # What was set stays, whether by its own name or within its section.
     given = {a.partition("=")[0].removeprefix("--") for a in overrides if a.startswith("--")}
     auto = [
@@ -442,15 +478,9 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         for name in recipe.auto
         if name not in given and _value(parsed, name) == _value(base, name)
     ]
-    distillation = recipe.distillation
-    recipe = replace(
-        recipe,
-        auto=auto,
-        corpus=_absolute(recipe.corpus),
-        init_from=_here(recipe.init_from),
-        distillation=replace(distillation, teachers=[str(_here(t)) for t in distillation.teachers]),
-    )
-    teacher_recipe(recipe)  # a mistake is told at once
+    recipe = map_paths(replace(recipe, auto=auto), _here)
+    if isinstance(recipe, TranslationRecipe):
+        teacher_recipe(recipe)  # a mistake is told at once
     return TrainOptions(
         recipe,
         Path(parsed.output or f"runs/{path.stem}"),
@@ -460,7 +490,7 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     )
 
 
-def teacher_recipe(recipe: Recipe) -> Recipe:
+def teacher_recipe(recipe: TranslationRecipe) -> TranslationRecipe:
     """Return the recipe of a recipe's teachers: its own, with the changes that it names for them.
 
     Raises:
@@ -472,29 +502,29 @@ def teacher_recipe(recipe: Recipe) -> Recipe:
     for section in changes:
         if section not in free:
             raise MTError(f"{place}: {section} cannot differ; only {', '.join(free)} can")
-    _check_yaml(place, Recipe, changes)
+    _check_yaml(place, TranslationRecipe, changes)
     recipe = replace(recipe, distillation=Distillation(), shortlist=ShortlistOptions())
     if not changes:
         return recipe
     content = json.loads(json.dumps(asdict(recipe)))
     for section, options in changes.items():
         content[section] |= options
-    parser = _recipe_parser()
+    parser = _recipe_parser(TranslationRecipe)
     parsed = parser.read(place, content)
     try:
-        return _recipe(parser, parsed)
+        return _recipe(TranslationRecipe, parser, parsed)
     except MTError as error:
         raise MTError(f"{place}: {error}") from error
 
 
-def _recipe(parser: _Parser, parsed: Any) -> Recipe:
+def _recipe(kind: type[_Kind], parser: _Parser, parsed: Any) -> _Kind:
     try:
         made = parser.instantiate(parsed)
     except ValueError as error:  # of the network's options, which know no other error
         raise MTError(str(error)) from error
     trainer = {name: value for name, value in parsed.trainer.as_dict().items() if value is not None}
-    return Recipe(
-        **{f.name: made[f.name] for f in fields(Recipe) if f.name != "trainer"}, trainer=trainer
+    return kind(
+        **{f.name: made[f.name] for f in fields(kind) if f.name != "trainer"}, trainer=trainer
     )
 
 
@@ -504,15 +534,9 @@ def _value(options: Any, name: str) -> Any:
     return options
 
 
-def _absolute(corpus: Corpus) -> Corpus:
-    """Complete the paths that were given on the command line, so that the recipe stands alone."""
-
-    sources = [replace(source, files=_here(source.files)) for source in corpus.sources]
-    return replace(corpus, files=_here(corpus.files), sources=sources)
-
-
-def _here(path: str | None) -> str | None:
-    return None if path is None else str(Path.cwd() / Path(path).expanduser())
+def _here(path: str) -> str:
+    """Complete a path that was given on the command line, so that the recipe stands alone."""
+    return str(Path.cwd() / Path(path).expanduser())
 
 
 def project_root(path: Path) -> Path:
@@ -521,31 +545,18 @@ def project_root(path: Path) -> Path:
     return next((p.parent for p in (folder, *folder.parents) if p.name == "recipes"), folder)
 
 
-def _read_recipe(path: Path) -> dict[str, Any]:
+def _read_recipe(path: Path) -> tuple[type[Recipe], dict[str, Any]]:
     content = _read_yaml(path)
+    task = content.get("task", "translation")
+    if task not in RECIPES:
+        raise MTError(f"{path}: task: {task!r} is none of {', '.join(RECIPES)}")
     root = project_root(path)
     tokenizer = content.get("tokenizer")
     if isinstance(tokenizer, str):
         content["tokenizer"] = _spec_fields(root / tokenizer)
-
-    def whole(value: Any) -> Any:
-        return str(root / Path(value).expanduser()) if isinstance(value, str) else value
-
-    def complete(section: dict[str, Any], name: str) -> None:
-        if name in section:
-            value = section[name]
-            section[name] = list(map(whole, value)) if isinstance(value, list) else whole(value)
-
-    complete(content, "init_from")
-    if isinstance(distillation := content.get("distillation"), dict):
-        complete(distillation, "teachers")
-    corpus = content.get("corpus")
-    if isinstance(corpus, dict):
-        sources = corpus.get("sources") if isinstance(corpus.get("sources"), list) else []
-        for place in [corpus, *(s for s in sources or [] if isinstance(s, dict))]:
-            complete(place, "files")
-    _check_yaml(path, Recipe, content)
-    return content
+    content = map_paths(content, lambda name: str(root / Path(name).expanduser()))
+    _check_yaml(path, RECIPES[task], content)
+    return RECIPES[task], content
 
 
 def _check_yaml(path: Path, kind: Any, content: dict[str, Any], prefix: str = "") -> None:

@@ -137,18 +137,28 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
     symbols = SYMBOLS[:placeholders]  # none for text without placeholders
     most = min(sentences, spec.max_sentences)
     members = set(random.Random(spec.seed).sample(range(sentences), most))
+    symbols_of_its_own = [*spec.user_symbols, *symbols]
+    options: dict[str, Any] = {
+        "model_type": spec.kind,
+        "vocab_size": spec.vocab_size,
+        "byte_fallback": spec.byte_fallback,
+        "character_coverage": spec.character_coverage,
+    }
+    seen: Iterable[str] = (mask(text, symbols) for n, text in enumerate(texts()) if n in members)
+    if spec.kind in ("char", "byte"):  # every space counts, and the vocabulary is what is there
+        options |= {"remove_extra_whitespaces": False, "add_dummy_prefix": False}
+        options |= {"hard_vocab_limit": False}
+    if spec.kind == "byte":  # a model of one character, which is the space: all else is bytes
+        seen = [" "]
+        size = 4 + 256 + 1 + len(symbols_of_its_own)
+        options |= {"model_type": "char", "vocab_size": size, "byte_fallback": True}
     try:
         sentencepiece.SentencePieceTrainer.train(
-            sentence_iterator=(
-                mask(text, symbols) for n, text in enumerate(texts()) if n in members
-            ),
+            sentence_iterator=iter(seen),
             model_writer=model,
-            model_type=spec.kind,
-            vocab_size=spec.vocab_size,
-            byte_fallback=spec.byte_fallback,
-            character_coverage=spec.character_coverage,
+            **options,
             normalization_rule_name=spec.normalization,
-            user_defined_symbols=[*spec.user_symbols, *symbols],
+            user_defined_symbols=symbols_of_its_own,
             max_sentence_length=16384,
             pad_id=PAD,
             unk_id=UNK,

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from typing import NamedTuple
 
 from mt.errors import MTError
-from mt.recipe import Cleaning
+from mt.recipe import Cleaning, TextCleaning
 from mt.scripts import SPACELESS
 
 Gram = tuple[str, ...]
@@ -133,6 +133,42 @@ class PairRules:
         for text, scripts in zip((source, target), self._scripts, strict=True):
             if scripts is not None and not _mostly(text, scripts):
                 return "wrong script"
+        return None
+
+
+class LineRules:
+    """The rules that look at one line of text in one language.
+
+    Raises `MTError` for a script that Unicode does not know.
+    """
+
+    def __init__(self, cleaning: TextCleaning) -> None:
+        self._cleaning = cleaning
+        self._script = _script_names(cleaning.script, "script") if cleaning.script else None
+        on = {
+            "empty line": True,
+            f"fewer than {cleaning.min_words} words": cleaning.min_words > 1,
+            f"more than {cleaning.max_words} words": cleaning.max_words > 0,
+            "control characters": cleaning.control_characters,
+            "wrong script": self._script is not None,
+        }
+        self._short, self._long = list(on)[1:3]
+        self.names = [name for name, active in on.items() if active]
+        """The rules that are on, in the order in which they are applied."""
+
+    def broken(self, line: str) -> str | None:
+        """Name the first rule that a line breaks; None for a good line."""
+        rules, words = self._cleaning, count_words(line)
+        if not line.strip():
+            return "empty line"
+        if rules.min_words > 1 and words < rules.min_words:
+            return self._short
+        if 0 < rules.max_words < words:
+            return self._long
+        if rules.control_characters and _CONTROL.search(line):
+            return "control characters"
+        if self._script is not None and not _mostly(line, self._script):
+            return "wrong script"
         return None
 
 

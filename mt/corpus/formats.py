@@ -35,6 +35,15 @@ class Columns(NamedTuple):
     target_language: str
     source: str | None = None
     target: str | None = None
+    plain: Pair = ("source", "target")
+    """Names of columns that are looked for last."""
+    option: str = ""
+    """The option that names a column; by default `source_column` or `target_column`."""
+
+    @property
+    def one(self) -> bool:
+        """Both sides are the same column: text in one language."""
+        return self.source_language == self.target_language
 
 
 def read_line_pair(source: Path, target: Path) -> Iterator[Pair]:
@@ -57,7 +66,13 @@ def read_line_pair(source: Path, target: Path) -> Iterator[Pair]:
 
 
 def read_table(path: Path, columns: Columns) -> Iterator[Pair]:
-    """Yield the pairs of a table file, whose name tells its form (see `TABLES`).
+    """Yield the pairs of a table file, each side on one line; see `read_cells`."""
+    for source, target in read_cells(path, columns):
+        yield one_line(source), one_line(target)
+
+
+def read_cells(path: Path, columns: Columns) -> Iterator[Pair]:
+    """Yield the pairs of a table file, whose name tells its form (see `TABLES`), as they stand.
 
     Raises `MTError` for a missing column, invalid UTF-8, a malformed row or a damaged archive.
     """
@@ -67,8 +82,7 @@ def read_table(path: Path, columns: Columns) -> Iterator[Pair]:
         "jsonl": _read_jsonl,
         "parquet": _read_parquet,
     }
-    for source, target in readers[table_form(path) or ""](path, columns):
-        yield one_line(source), one_line(target)
+    yield from readers[table_form(path) or ""](path, columns)
 
 
 def table_form(path: Path) -> str | None:
@@ -116,7 +130,7 @@ def _rows(path: Path, columns: Columns, rows: Iterator[tuple[int, list[str]]]) -
     if named or any(name is not None for name in found):
         source, target = (first.index(name) for name in _required(path, columns, first))
     else:
-        source, target = 0, 1
+        source, target = 0, 0 if columns.one else 1
         rows = _prepend((start, first), rows)
     width = max(source, target) + 1
     for number, row in rows:
@@ -206,8 +220,12 @@ def _find(columns: Columns, names: Iterable[str]) -> tuple[str | None, str | Non
         return next((name for name in candidates if name is not None and name in names), None)
 
     return (
-        first(columns.source) if columns.source else first(columns.source_language, "source"),
-        first(columns.target) if columns.target else first(columns.target_language, "target"),
+        first(columns.source)
+        if columns.source
+        else first(columns.source_language, columns.plain[0]),
+        first(columns.target)
+        if columns.target
+        else first(columns.target_language, columns.plain[1]),
     )
 
 
@@ -220,4 +238,5 @@ def _required(place: str | Path, columns: Columns, names: Iterable[str]) -> Pair
     else:
         missing, option = columns.target or columns.target_language, "target_column"
     there = ", ".join(repr(name) for name in names)
+    option = columns.option or option
     raise MTError(f"{place} has no column {missing!r} but {there}; name it with {option}")

@@ -23,7 +23,7 @@ from mt.corpus.formats import (
 )
 from mt.corpus.store import BATCH, disk_full, first_line, hash_files, quiet
 from mt.errors import MTError
-from mt.recipe import Corpus, Source
+from mt.recipe import Corpus, Source, TextSource
 
 if TYPE_CHECKING:
     import datasets
@@ -233,7 +233,7 @@ def _open_hub(source: Source, corpus: Corpus, option: str) -> Origin:
     for name in ours[("train" in ours) + ("valid" in ours) :]:
         if not re.fullmatch(r"test[\w-]*", name):
             raise MTError(f"{option}.splits: {name!r} is no split; name train, valid or test...")
-    datasets = _download(source, [source.splits[name] for name in ours])
+    datasets = download(source, [source.splits[name] for name in ours])
     columns = _columns(source, corpus)
     texts = {
         name: _hub_text(f"{source.hub}, split {source.splits[name]}", columns, data)
@@ -251,16 +251,25 @@ def _open_hub(source: Source, corpus: Corpus, option: str) -> Origin:
 
 def _hub_text(place: str, columns: Columns, data: datasets.Dataset) -> Text:
     def pairs() -> Iterator[Pair]:
-        names = column_names(place, columns, data.column_names)
-        for batch in data.select_columns(names).iter(batch_size=BATCH):
-            for values in zip(*(batch[name] for name in names), strict=True):
-                left, right = pick_pair(place, columns, dict(zip(names, values, strict=True)))
-                yield one_line(left), one_line(right)
+        for left, right in hub_cells(place, columns, data):
+            yield one_line(left), one_line(right)
 
     return Text(place, pairs, _fingerprint(*(Path(file["filename"]) for file in data.cache_files)))
 
 
-def _download(source: Source, splits: list[str]) -> list[datasets.Dataset]:
+def hub_cells(place: str, columns: Columns, data: datasets.Dataset) -> Iterator[Pair]:
+    """Yield the pairs of a hub dataset as they stand; raises `MTError` for a missing column."""
+    names = column_names(place, columns, data.column_names)
+    for batch in data.select_columns(names).iter(batch_size=BATCH):
+        for values in zip(*(batch[name] for name in names), strict=True):
+            yield pick_pair(place, columns, dict(zip(names, values, strict=True)))
+
+
+def download(source: Source | TextSource, splits: list[str]) -> list[datasets.Dataset]:
+    """Fetch splits of a hub dataset, or take them from the hub's cache.
+
+    Raises `MTError` where it is not there or cannot be reached, and for an unknown split.
+    """
     import datasets
     import datasets.exceptions
 
@@ -283,7 +292,7 @@ def _download(source: Source, splits: list[str]) -> list[datasets.Dataset]:
     return found
 
 
-def _unreachable(source: Source, error: Exception) -> MTError:
+def _unreachable(source: Source | TextSource, error: Exception) -> MTError:
     return MTError(
         f"corpus: cannot fetch {source.hub} from the hub ({first_line(error)}); try again, or "
         "work offline with a folder of text: --corpus.files DIR"

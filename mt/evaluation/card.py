@@ -21,22 +21,11 @@ def model_card(
         sets: Scores on the test sets; empty while training goes on.
         recipe: The resolved recipe, YAML.
     """
-    lines = [
-        f"# Translation engine {languages[0]} to {languages[1]}",
-        "",
-        "A recurrent encoder-decoder with attention. The folder holds weights, a tokenizer and",
-        "configuration only: loading it runs no code, and it holds no training text.",
-        "",
-        "```",
-        'echo "…" | mt translate THIS_FOLDER',
-        "```",
-        "",
-        "| | |",
-        "|---|---|",
-        *(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts),
-        "| Licence | that of the training text applies to what is derived from it; see Data |",
-        "",
-    ]
+    about = (
+        "A recurrent encoder-decoder with attention. The folder holds weights, a tokenizer and\n"
+        "configuration only: loading it runs no code, and it holds no training text."
+    )
+    lines = []
     if sets:
         lines += ["| test set | sentences | metric | score | signature |", "|---|---|---|---|---|"]
         lines += [
@@ -46,6 +35,46 @@ def model_card(
             for s in one.scores
         ]
         lines.append("")
+    title = f"Translation engine {languages[0]} to {languages[1]}"
+    command = 'echo "…" | mt translate THIS_FOLDER'
+    return card(title, about, command, facts, "\n".join(lines), recipe)
+
+
+def card(
+    title: str,
+    about: str,
+    command: str,
+    facts: Sequence[tuple[str, str]],
+    scores: str,
+    recipe: str,
+) -> str:
+    """Write the Markdown card of any bundle.
+
+    Args:
+        title: Its headline.
+        about: What it is.
+        command: That uses it.
+        facts: What it was made from, by name.
+        scores: On the test sets, Markdown; empty while training goes on.
+        recipe: The resolved recipe, YAML.
+    """
+    lines = [
+        f"# {title}",
+        "",
+        about,
+        "",
+        "```",
+        command,
+        "```",
+        "",
+        "| | |",
+        "|---|---|",
+        *(f"| {_cell(name)} | {_cell(value)} |" for name, value in facts),
+        "| Licence | that of the training text applies to what is derived from it; see Data |",
+        "",
+    ]
+    if scores:
+        lines.append(scores)
     return "\n".join([*lines, "## Recipe", "", "```yaml", recipe.rstrip("\n"), "```", ""])
 
 

@@ -232,9 +232,12 @@ def _training_text(
         return None
     from mt.corpus import load_corpus
     from mt.options import parse_train
+    from mt.recipe import TranslationRecipe
 
     try:
-        return load_corpus(parse_train([str(recipe)]).recipe.corpus).batches
+        translation = parse_train([str(recipe)]).recipe
+        assert isinstance(translation, TranslationRecipe)  # its bundle translates
+        return load_corpus(translation.corpus).batches
     except MTError as error:
         _log.warning("training   the text of %s is not at hand: %s", recipe.parent, error)
         return None

@@ -7,19 +7,16 @@ content security policy lets no other script run.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import sha256
-from importlib.resources import files
 from pathlib import Path
 from statistics import stdev
-from string import Template
 from typing import TYPE_CHECKING, NamedTuple
 
 from mt.evaluation import plots
 from mt.evaluation.examples import Example, legend, show
 from mt.evaluation.markup import Markup, element, join
+from mt.evaluation.page import cleaning, facts, page, recipe, table, tile, training
 from mt.evaluation.scores import (
     Score,
     SetScores,
@@ -145,39 +142,14 @@ def report_html(data: ReportData) -> str:
     """Return the text of the page."""
     parts = [
         ("verdict", None, _verdict(data)),
-        ("training", "Training", _training(data.curves, data.gradient_flow)),
-        ("cleaning", "Cleaning", _cleaning(data.cleaning)),
+        ("training", "Training", training(data.curves, data.gradient_flow)),
+        ("cleaning", "Cleaning", cleaning(data.cleaning, "pairs")),
         ("breakdown", "Breakdown", _by_set(data.sets, _breakdown)),
         ("behaviour", "Behaviour of the network", _by_set(data.sets, _behaviour)),
         ("examples", "Examples", _examples(data)),
-        ("recipe", "Recipe", _recipe(data.recipe_yaml)),
+        ("recipe", "Recipe", recipe(data.recipe_yaml)),
     ]
-    shown = [(name, title, content) for name, title, content in parts if content is not None]
-    links = [
-        element("li", element("a", title, href=f"#{name}")) for name, title, _ in shown if title
-    ]
-    script = _asset("report.js")
-    digest = b64encode(sha256(script.encode()).digest()).decode()
-    return Template(_asset("report.html.template")).substitute(
-        title=join([data.title]),
-        pair=join([f"{data.languages[0]} → {data.languages[1]}"]),
-        navigation=element("nav", element("ul", *links), aria_label="Parts of the report"),
-        body=join(
-            element(
-                "section", element("h2", title) if title else None, content, id=name, class_=name
-            )
-            if title
-            else element("section", content, id=name)
-            for name, title, content in shown
-        ),
-        style=_asset("report.css"),
-        script=script,
-        script_hash=f"sha256-{digest}",
-    )
-
-
-def _asset(name: str) -> str:
-    return files("mt.evaluation").joinpath(name).read_text("utf-8")
+    return page(data.title, f"{data.languages[0]} → {data.languages[1]}", parts)
 
 
 # -- The first screen ------------------------------------------------------------------------------
@@ -191,11 +163,11 @@ def _verdict(data: ReportData) -> Markup:
         if total:
             # Never round up to a perfect score.
             share = f"{int(kept / total * 1000) / 10:g}%"
-            tiles.append(_tile(share, f"placeholders kept: {kept:,} of {count(total, 'sentence')}"))
+            tiles.append(tile(share, f"placeholders kept: {kept:,} of {count(total, 'sentence')}"))
         if number == 0 and data.translations_per_second is not None:
             speed = data.translations_per_second
             tiles.append(
-                _tile(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}", "sentences a second")
+                tile(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}", "sentences a second")
             )
         signatures = [
             join(
@@ -219,10 +191,7 @@ def _verdict(data: ReportData) -> Markup:
                 class_="verdict card",
             )
         )
-    facts = [
-        element("div", element("dt", label), element("dd", value)) for label, value in data.facts
-    ]
-    return join([*cards, element("dl", *facts, class_="facts") if facts else None])
+    return join([*cards, facts(data.facts)])
 
 
 def _comparison(one: SetScores) -> Markup | None:
@@ -246,8 +215,8 @@ def _comparison(one: SetScores) -> Markup | None:
                 class_="difference",
             )
         )
-    table = element("div", _table(score_rows([one], "\n")), class_="wide scores", tabindex="0")
-    return join([*sentences, table, element("p", note(one), class_="note")])
+    shown = element("div", table(score_rows([one], "\n")), class_="wide scores", tabindex="0")
+    return join([*sentences, shown, element("p", note(one), class_="note")])
 
 
 def _score_tile(score: Score) -> Markup:
@@ -259,12 +228,7 @@ def _score_tile(score: Score) -> Markup:
         details.append(f"± {stdev(score.runs):.1f} over {len(score.runs)} training runs")
     if score.interval is not None:
         details.append("95% between {:.1f} and {:.1f}".format(*score.interval))
-    return _tile(f"{score.score:.1f}", name, details, "lead")
-
-
-def _tile(value: str, label: str, details: Sequence[str] = (), kind: str | None = None) -> Markup:
-    lines = (element("span", detail) for detail in details)
-    return element("div", element("dt", label, *lines), element("dd", value), class_=kind)
+    return tile(f"{score.score:.1f}", name, details, "lead")
 
 
 def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
@@ -301,7 +265,7 @@ def _breakdown(test: TestSet) -> Markup | None:
         [
             element("p", *legend) if len(names) > 1 else None,
             element("div", *charts, class_="charts"),
-            element("div", _table(checks), class_="wide checks", tabindex="0"),
+            element("div", table(checks), class_="wide checks", tabindex="0"),
         ]
     )
 
@@ -335,11 +299,11 @@ def _behaviour(test: TestSet) -> Markup | None:
     ]
     if test.behaviour.beams:
         charts.append(_beam_chart(test.behaviour.beams))
-    table = _table([("Observed", ""), *test.behaviour.facts])
+    observed = table([("Observed", ""), *test.behaviour.facts])
     return join(
         [
             element("div", *charts, class_="charts" if len(charts) > 1 else "charts one"),
-            element("div", table, class_="wide checks", tabindex="0"),
+            element("div", observed, class_="wide checks", tabindex="0"),
         ]
     )
 
@@ -365,59 +329,7 @@ def _analysis_rows(scores: SetScores, analysis: Analysis) -> list[list[list[str]
     return tables
 
 
-def _table(rows: Sequence[Sequence[str]]) -> Markup:
-    head, *others = rows
-    return element(
-        "table",
-        element("thead", element("tr", *(element("th", cell, scope="col") for cell in head))),
-        element(
-            "tbody",
-            *(
-                element(
-                    "tr",
-                    element("th", name, scope="row"),
-                    *(element("td", cell) for cell in cells),
-                )
-                for name, *cells in others
-            ),
-        ),
-    )
-
-
 # -- Training, cleaning, recipe --------------------------------------------------------------------
-
-
-def _training(metrics: Path | None, flow: list[tuple[int, float]] | None) -> Markup | None:
-    figures = plots.training_curves(metrics) if metrics is not None else []
-    points = [(float(distance), norm) for distance, norm in flow or () if norm > 0]
-    if points:
-        figures.append(
-            plots.line_chart(
-                "Gradient flow",
-                "norm by the decoder's state, back from the last token",
-                [plots.Series("", points)],
-                x_name="steps back",
-                log=True,
-            )
-        )
-    return element("div", *figures, class_="charts") if figures else None
-
-
-def _cleaning(table: list[tuple[str, int]] | None) -> Markup | None:
-    if not table:
-        return None
-    return _table([["Rule", "Pairs dropped"], *([rule, f"{pairs:,}"] for rule, pairs in table)])
-
-
-def _recipe(text: str | None) -> Markup | None:
-    if not text:
-        return None
-    return element(
-        "details",
-        element("summary", "Everything that decided this run"),
-        # Scrolls where a line is long, so the keyboard must be able to reach it.
-        element("pre", text, class_="card", tabindex="0"),
-    )
 
 
 def _examples(data: ReportData) -> Markup | None:

@@ -1,4 +1,4 @@
-"""The size and shape of a translation network: the `model:` section of a recipe."""
+"""The size and shape of networks: the `model:` section of a recipe, by task."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import Literal
 Cell = Literal[
     "elman-tanh", "elman-sigmoid", "elman-relu", "gru", "lstm", "layer-norm-lstm", "ssru"
 ]
+
+KERNELS = ("elman-tanh", "elman-relu", "gru", "lstm")
+"""Cells that PyTorch runs over whole sequences."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +97,7 @@ class Architecture:
     target (Gal & Ghahramani, arXiv:1512.05287)."""
 
     def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if name.endswith(("_size", "_layers", "_heads", "_depth")) and value < 1:
-                raise ValueError(f"model.{name}: must be at least 1, not {value}")
-            if name.endswith("_dropout") and not 0 <= value <= 1:
-                raise ValueError(f"model.{name}: must be from 0 to 1, not {value}")
-        if self.residual_from < 0 or self.residual_from == 1:
-            raise ValueError(
-                f"model.residual_from: must be 0 or at least 2, not {self.residual_from}: the "
-                "first layer's input and output are not alike"
-            )
+        check_sizes(self)
         if self.attention.startswith("multi-head") and self.hidden_size % self.attention_heads:
             raise ValueError(
                 f"model.attention_heads: {self.attention_heads} does not divide "
@@ -140,6 +134,69 @@ class Architecture:
                 f"model.bridge: last cannot carry the state of model.encoder_cell: "
                 f"{self.encoder_cell} over to model.decoder_cell: {self.decoder_cell}; choose "
                 "another model.bridge"
+            )
+
+
+@dataclass(frozen=True)
+class LanguageModelArchitecture:
+    """Size of the language model. Sizes are in units (floats per vector).
+
+    Raises `ValueError`, naming the options, for values that are out of range or clash.
+    """
+
+    embedding_size: int = 256
+    """Units of a token embedding."""
+    hidden_size: int = 512
+    """Units of each recurrent layer."""
+    layers: int = 1
+    """Recurrent layers, one upon another."""
+    cell: Cell = "lstm"
+    """What a step computes: Elman's network with one of three activations, `gru`, `lstm`,
+    `layer-norm-lstm` or `ssru`."""
+    residual_from: int = 2
+    """The first layer, counted from 1, whose input is added to its output; 0 adds none."""
+    tie_embeddings: bool = True
+    """Predict tokens by the matrix that embeds them (Press & Wolf, arXiv:1608.05859)."""
+    embedding_dropout: float = 0.2
+    """Probability of dropping a unit of a token embedding."""
+    layer_dropout: float = 0.3
+    """Probability of dropping a unit between recurrent layers."""
+    output_dropout: float = 0.3
+    """Probability of dropping a unit of the top layer's output."""
+    locked_dropout: bool = False
+    """Drop the same units at every position of a row (variational dropout, Gal & Ghahramani,
+    arXiv:1512.05287)."""
+    word_dropout: float = 0.0
+    """Probability of blanking a whole input token (its embedding becomes zero)."""
+    weight_drop: float = 0.0
+    """Probability of dropping a weight between one step's state and the next one's, anew for each
+    batch (DropConnect, as in AWD-LSTM, Merity et al., arXiv:1708.02182); the cells that PyTorch
+    runs over whole sequences have it: lstm, gru, elman-tanh and elman-relu."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
+def check_sizes(architecture: object) -> None:
+    """Refuse sizes, probabilities and residual connections of any network that are out of range.
+
+    Raises:
+        ValueError: One is; the message names it.
+    """
+    for name, value in vars(architecture).items():
+        if name.endswith(("_size", "layers", "_heads", "_depth")) and value < 1:
+            raise ValueError(f"model.{name}: must be at least 1, not {value}")
+        if name.endswith(("_dropout", "_drop")) and not 0 <= value <= 1:
+            raise ValueError(f"model.{name}: must be from 0 to 1, not {value}")
+        if name == "residual_from" and (value < 0 or value == 1):
+            raise ValueError(
+                f"model.residual_from: must be 0 or at least 2, not {value}: the first layer's "
+                "input and output are not alike"
+            )
+        if name == "weight_drop" and value and vars(architecture)["cell"] not in KERNELS:
+            raise ValueError(
+                f"model.weight_drop: {value} acts within {', '.join(KERNELS)}, and model.cell is "
+                f"{vars(architecture)['cell']}; choose one of these, or model.weight_drop: 0"
             )
 
 

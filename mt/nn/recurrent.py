@@ -13,17 +13,20 @@ from torch.nn.functional import pad
 from torch.nn.utils.rnn import PackedSequence
 
 from mt.nn.cells import CELLS, Cell, State, initialize
-from mt.nn.dropout import Dropout, Vectors
+from mt.nn.dropout import Dropout, Vectors, drop
 from mt.nn.linear import compiles
 
+StackState = list[State]
+"""The states of layers, from the bottom up."""
 _Step = Callable[..., Any]
-_KERNELS: dict[str, tuple[Callable[..., nn.RNNBase], _Step]] = {
-    "elman-tanh": (nn.RNN, torch.rnn_tanh_cell),
-    "elman-relu": (partial(nn.RNN, nonlinearity="relu"), torch.rnn_relu_cell),
-    "gru": (nn.GRU, torch.gru_cell),
-    "lstm": (nn.LSTM, torch.lstm_cell),
+_KERNELS: dict[str, tuple[Callable[..., nn.RNNBase], _Step, _Step]] = {
+    "elman-tanh": (nn.RNN, torch.rnn_tanh, torch.rnn_tanh_cell),
+    "elman-relu": (partial(nn.RNN, nonlinearity="relu"), torch.rnn_relu, torch.rnn_relu_cell),
+    "gru": (nn.GRU, torch.gru, torch.gru_cell),
+    "lstm": (nn.LSTM, torch.lstm, torch.lstm_cell),
 }
-"""Cells that PyTorch (cuDNN, oneDNN) runs over whole sequences, and its single step of each."""
+"""Cells that PyTorch (cuDNN, oneDNN) runs over whole sequences: as a module, as a function, and
+its single step of each."""
 
 RUN_STEPS = 4
 """Steps of a run, on average, that make one call of an LSTM for each run pay."""
@@ -123,13 +126,30 @@ class RecurrentLayer(nn.Module, ABC):
 
 
 class KernelLayer(RecurrentLayer):
-    """A layer that PyTorch runs in one call."""
+    """A layer that PyTorch runs in one call.
 
-    def __init__(self, cell: str, input_size: int, hidden_size: int, bidirectional: bool):
+    Args:
+        cell: One of `KERNELS`.
+        input_size: Units of an input.
+        hidden_size: Units of a state in each direction.
+        bidirectional: Run backwards too.
+        weight_drop: Probability of dropping, in training, a weight on the state: the same ones at
+            every step of a call (DropConnect, Merity et al., arXiv:1708.02182).
+    """
+
+    def __init__(
+        self,
+        cell: str,
+        input_size: int,
+        hidden_size: int,
+        bidirectional: bool,
+        weight_drop: float = 0.0,
+    ):
         super().__init__(cell, hidden_size, bidirectional)
-        make, self._step = _KERNELS[cell]
+        make, self._call, self._step = _KERNELS[cell]
         self.kernel = make(input_size, hidden_size, batch_first=True, bidirectional=bidirectional)
         self.cell = CELLS[cell]
+        self.weight_drop = weight_drop
 
     def reset_parameters(self) -> None:
         """See `RecurrentLayer.reset_parameters`."""
@@ -145,8 +165,34 @@ class KernelLayer(RecurrentLayer):
         if first is not None:
             first = tuple(tensor.contiguous() for tensor in first)
             given = first if self.states > 1 else first[0]
+        if self.weight_drop and self.training:
+            return self._forward_dropped(inputs, first)
         outputs, final = self.kernel(inputs, given)
         return outputs, final if self.states > 1 else (final,)
+
+    def _forward_dropped(self, inputs: Vectors, first: State | None) -> tuple[Vectors, State]:
+        """Do the same with some of the weights on the state dropped."""
+        if isinstance(inputs, PackedSequence):
+            raise TypeError("weight_drop knows sequences of one length only")
+        if first is None:
+            shape = self.directions, len(inputs), self.hidden_size
+            first = (inputs.new_zeros(shape),) * self.states
+        weights = [
+            drop(weight, self.weight_drop) if name.startswith("weight_hh") else weight
+            for name, weight in self.kernel.named_parameters()
+        ]
+        outputs, *final = self._call(
+            inputs,
+            list(first) if self.states > 1 else first[0],
+            weights,
+            has_biases=True,
+            num_layers=1,
+            dropout=0.0,
+            train=True,
+            bidirectional=self.directions > 1,
+            batch_first=True,
+        )
+        return outputs, tuple(final)
 
     def _can_run(self, inputs: PackedSequence) -> bool:
         """Tell whether runs may be the faster.
@@ -256,7 +302,12 @@ class UnrolledLayer(RecurrentLayer):
 
 
 def make_layer(
-    cell: str, input_size: int, hidden_size: int, bidirectional: bool = False, depth: int = 1
+    cell: str,
+    input_size: int,
+    hidden_size: int,
+    bidirectional: bool = False,
+    depth: int = 1,
+    weight_drop: float = 0.0,
 ) -> RecurrentLayer:
     """Make a layer, by PyTorch's kernel where there is one.
 
@@ -266,9 +317,10 @@ def make_layer(
         hidden_size: Units of a state in each direction.
         bidirectional: Run backwards too.
         depth: Cells in a row at each step; see `UnrolledLayer`.
+        weight_drop: See `KernelLayer`, which alone has it.
     """
     if depth == 1 and cell in _KERNELS:
-        return KernelLayer(cell, input_size, hidden_size, bidirectional)
+        return KernelLayer(cell, input_size, hidden_size, bidirectional, weight_drop)
     return UnrolledLayer(cell, input_size, hidden_size, bidirectional, depth)
 
 
@@ -288,15 +340,52 @@ class RecurrentStack(nn.Module):
         self.residual_from = residual_from
         self.dropout = dropout
 
-    def forward(self, inputs: Vectors) -> tuple[Vectors, list[State]]:
-        """Run every layer; see `RecurrentLayer.forward`. States stand from the bottom up."""
+    def reset_parameters(self) -> None:
+        """Draw first weights; see `RecurrentLayer.reset_parameters`."""
+        for layer in self.layers:
+            assert isinstance(layer, RecurrentLayer)
+            layer.reset_parameters()
+
+    def forward(
+        self, inputs: Vectors, first: StackState | None = None
+    ) -> tuple[Vectors, StackState]:
+        """Run every layer; see `RecurrentLayer.forward`."""
         vectors, finals = inputs, []
         for number, layer in enumerate(self.layers, start=1):
             below = self.dropout(vectors) if number > 1 else vectors
-            vectors, final = layer(below)
+            vectors, final = layer(below, None if first is None else first[number - 1])
             finals.append(final)
             if 0 < self.residual_from <= number:
                 vectors = add(vectors, below)
+        return vectors, finals
+
+    def zeros(self, like: Tensor) -> StackState:
+        """Make the state before the first step of N rows, of the type of `like` `(N, …)`."""
+        layers = cast("list[RecurrentLayer]", list(self.layers))
+        return [
+            (like.new_zeros(layer.directions, len(like), layer.hidden_size),) * layer.states
+            for layer in layers
+        ]
+
+    def step(self, inputs: Tensor, state: StackState | None) -> tuple[Tensor, StackState]:
+        """Advance N rows of layers of one direction by one step, without dropout.
+
+        Args:
+            inputs: `(N, I)`.
+            state: Of each layer, tensors `(1, N, H)`; zero without.
+
+        Returns:
+            The output `(N, H)` and the new state.
+        """
+        vectors, finals = inputs, []
+        state = self.zeros(inputs) if state is None else state
+        for number, layer in enumerate(self.layers, start=1):
+            assert isinstance(layer, RecurrentLayer)
+            below = vectors
+            vectors, after = layer.step(below, tuple(tensor[0] for tensor in state[number - 1]))
+            finals.append(tuple(tensor[None] for tensor in after))
+            if 0 < self.residual_from <= number:
+                vectors = vectors + below
         return vectors, finals
 
 

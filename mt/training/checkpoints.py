@@ -13,7 +13,7 @@ from pathlib import Path
 import lightning as L
 
 from mt.errors import MTError
-from mt.training.module import TranslationModule, UpdateCallback
+from mt.training.module import TrainingModule, UpdateCallback
 
 _log = logging.getLogger("mt")
 _NAME = re.compile(r"step-(\d+)\.ckpt")
@@ -35,7 +35,7 @@ class Checkpoints(UpdateCallback):
         self._saved = time.monotonic()
         self._step = -1
 
-    def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
+    def on_update_end(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Save where a checkpoint is due."""
         late = time.monotonic() - self._saved > 60 * self.minutes
         if trainer.world_size > 1:  # clocks differ, and every process must take part

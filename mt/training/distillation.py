@@ -16,7 +16,7 @@ from mt.corpus import ParallelCorpus
 from mt.errors import MTError
 from mt.files import write_atomically
 from mt.options import teacher_recipe
-from mt.recipe import Corpus, Recipe
+from mt.recipe import Corpus, TranslationRecipe
 from mt.training.folder import RunFolder
 from mt.training.progress import duration
 from mt.training.validation import across_devices
@@ -35,7 +35,7 @@ class Teacher(NamedTuple):
     for each sentence."""
     backward: bool
     """Whether it translates from target to source."""
-    recipe: Recipe | None
+    recipe: TranslationRecipe | None
     """How it is trained; None for one that came as a bundle."""
     given: Bundle | None
     """The bundle that it came as."""
@@ -51,7 +51,7 @@ class Teacher(NamedTuple):
         return self.given or load_bundle(self.run.bundle)
 
 
-def teachers(recipe: Recipe, corpus: ParallelCorpus, run: RunFolder) -> list[Teacher]:
+def teachers(recipe: TranslationRecipe, corpus: ParallelCorpus, run: RunFolder) -> list[Teacher]:
     """List the teachers of a recipe.
 
     Args:

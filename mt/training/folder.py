@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ import yaml
 
 from mt.errors import MTError
 from mt.files import check_folder, write_atomically
-from mt.recipe import Recipe
+from mt.recipe import Recipe, map_paths
 
 
 class RunFolder(NamedTuple):
@@ -136,18 +136,21 @@ def _check_same_run(run: RunFolder, recipe: Recipe, described: dict[str, Any]) -
 def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return, by dotted name, what decides the weights, the optimizer's state and the data."""
     sections = ("corpus", "tokenizer", "model", "batches")
-    fields = {f"{s}.{name}": value for s in sections for name, value in recipe[s].items()}
-    del fields["batches.workers"]
+    kept = {
+        f"{section}.{name}": value
+        for section in sections
+        for name, value in recipe.get(section, {}).items()
+    }
+    kept.pop("batches.workers", None)
+    for name in ("task", "seed", "init_from", "new_tokenizer", "distillation"):
+        if name in recipe:
+            kept[name] = recipe[name]
     training = recipe["training"]
     return {
-        **fields,
+        **kept,
         "training.optimizer": training["optimizer"],
         "training.freeze": training["freeze"],
-        "init_from": recipe["init_from"],
-        "new_tokenizer": recipe["new_tokenizer"],
         "training.ema": training["ema"] > 0,  # its decay may change, but not that there is one
-        "distillation": recipe["distillation"],
-        "seed": recipe["seed"],
     }
 
 
@@ -159,20 +162,4 @@ def recipe_yaml(recipe: Recipe) -> str:
 
 def published(recipe: Recipe) -> str:
     """Write a recipe for others to read: folders of this machine are none of their business."""
-
-    def name(files: str | None) -> str | None:
-        return None if files is None else Path(files).name
-
-    corpus = recipe.corpus
-    sources = [replace(source, files=name(source.files)) for source in corpus.sources]
-    return recipe_yaml(
-        replace(
-            recipe,
-            corpus=replace(corpus, files=name(corpus.files), sources=sources),
-            init_from=name(recipe.init_from),
-            distillation=replace(
-                recipe.distillation,
-                teachers=[Path(teacher).name for teacher in recipe.distillation.teachers],
-            ),
-        )
-    )
+    return recipe_yaml(map_paths(recipe, lambda path: Path(path).name))

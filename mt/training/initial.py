@@ -8,16 +8,16 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mt.bundle import Bundle, load_bundle
 from mt.errors import MTError
 from mt.nn.seq2seq import Seq2Seq
-from mt.recipe import Recipe
+from mt.recipe import TranslationRecipe
 from mt.tokenizer import Tokenizer, Tokenizers
 
 
-def open_initial(recipe: Recipe) -> tuple[Recipe, Bundle | None, list[str]]:
+def open_initial(recipe: TranslationRecipe) -> tuple[TranslationRecipe, Bundle | None, list[str]]:
     """Load the bundle that a run starts from, and take from it what is chosen automatically.
 
     Args:
@@ -104,7 +104,7 @@ def _copy_rows(to: Tensor, source: Tensor, rows: Sequence[tuple[int, int]]) -> N
     to[list(new)] = source[list(old)]
 
 
-def freeze(model: Seq2Seq, patterns: Sequence[str]) -> None:
+def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
     """Keep parameters as they are in training.
 
     Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from abc import ABC, abstractmethod
 from typing import Any, NamedTuple
 
@@ -12,13 +13,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from mt.batches import Batch
 from mt.errors import MTError
-from mt.nn.seq2seq import Seq2Seq
-from mt.recipe import Training
-from mt.tokenizer import PAD
+from mt.recipe import Optimization
 from mt.training.datamodule import TrainingBatch
-from mt.training.losses import linear_cross_entropy, r_drop_cross_entropy
 from mt.training.schedules import learning_rate
 
 
@@ -32,26 +29,26 @@ class Budget(NamedTuple):
 
 
 class StepSums(NamedTuple):
-    """What a training step reports: sums over this device's tokens."""
+    """What a training step reports: sums over what this device predicts."""
 
-    smoothed: Tensor
-    """Label-smoothed loss, in nats."""
-    nll: Tensor
-    """Negative log-likelihood, in nats."""
-    source_tokens: int
-    """Source tokens, end of sentence included."""
-    target_tokens: int
-    """Target tokens, end of sentence included."""
+    loss: Tensor
+    """What is minimised; of tokens and classes, their label-smoothed cross-entropy in nats."""
+    plain: Tensor
+    """The same as it is told, such as the negative log-likelihood."""
+    inputs: int
+    """Tokens or time steps read, ends of sentences included."""
+    outputs: int
+    """Tokens, classes or values predicted."""
 
 
-class TranslationModule(L.LightningModule):
-    """A network with its loss and optimizer.
+class TrainingModule(L.LightningModule, ABC):
+    """A network with its loss and optimizer; each task says what its loss is.
 
     All randomness of a step is a function of (seed, step, device): a resumed run repeats the
     dropout of an uninterrupted one without any saved generator.
     """
 
-    def __init__(self, model: Seq2Seq, training: Training, seed: int, budget: Budget):
+    def __init__(self, model: nn.Module, training: Optimization, seed: int, budget: Budget):
         super().__init__()
         self.model = model
         self.training_options = training
@@ -65,7 +62,7 @@ class TranslationModule(L.LightningModule):
             self.average.requires_grad_(False)
         self.snapshots: dict[int, list[Tensor]] = {}
         """The weights at the last validations, by their updates."""
-        self._mean: list[Seq2Seq] = []  # of these; in a list, where Lightning does not see it
+        self._mean: list[nn.Module] = []  # of these; in a list, where Lightning does not see it
         self.learning_rate = 0.0
         """Learning rate of the last update."""
         self.gradient_norm = 0.0
@@ -78,15 +75,13 @@ class TranslationModule(L.LightningModule):
         """Product of the learning rate's reductions so far."""
 
     @property
-    def best(self) -> Seq2Seq:
+    def best(self) -> nn.Module:
         """The weights to validate and keep: an average where there is one."""
         if self._mean:
             return self._mean[0]
         if self.average is None:
             return self.model
-        module = self.average.module
-        assert isinstance(module, Seq2Seq)
-        return module
+        return self.average.module
 
     def take_snapshot(self, step: int) -> None:
         """Average the weights with those at the validations before, where the recipe says so."""
@@ -106,7 +101,7 @@ class TranslationModule(L.LightningModule):
         self, batch: TrainingBatch, device: torch.device, dataloader_idx: int
     ) -> TrainingBatch:
         """Move a batch, leaving its lengths on the CPU."""
-        return TrainingBatch(batch.batch.to(device), batch.update_tokens)
+        return TrainingBatch(batch.batch.to(device), batch.normalizer)
 
     def training_step(self, batch: TrainingBatch, batch_idx: int) -> dict[str, Any]:
         """Compute this device's share of an update's loss."""
@@ -117,31 +112,21 @@ class TranslationModule(L.LightningModule):
         # Lightning divides by the accumulated batches and averages over devices; both are undone,
         # so that every token of the update weighs the same.
         parts = self.trainer.world_size * self.trainer.accumulate_grad_batches
-        return {"loss": sums.smoothed * (parts / batch.update_tokens), "sums": _detach(sums)}
+        return {"loss": sums.loss * (parts / batch.normalizer), "sums": _detach(sums)}
 
-    def loss_sums(self, batch: Batch) -> StepSums:
-        """Sum the loss over a batch's target tokens; padding never reaches the output layer."""
-        options, output = self.training_options, self.model.output
-        inputs = [batch.source, batch.source_lengths, batch.target_in]
-        real = batch.target_out != PAD
-        targets = batch.target_out[real]
-        if options.r_drop and self.model.training:  # without dropout, both passes would be the same
-            vectors = self.model(*(torch.cat((part, part)) for part in inputs))
-            features = vectors[torch.cat((real, real))]
-            loss = r_drop_cross_entropy(
-                features,
-                output.weight,
-                output.bias,
-                targets,
-                options.label_smoothing,
-                options.r_drop,
-            )
-        else:
-            features = self.model(*inputs)[real]
-            loss = linear_cross_entropy(
-                features, output.weight, output.bias, targets, options.label_smoothing
-            )
-        return StepSums(*loss, int(batch.source_lengths.sum()), int(real.sum()))
+    @abstractmethod
+    def loss_sums(self, batch: Any) -> StepSums:
+        """Sum the loss over what a batch predicts."""
+
+    def tell(self, plain: float, inputs: float, outputs: float) -> str:
+        """Say how training goes in the progress line.
+
+        Args:
+            plain: Mean of `StepSums.plain`.
+            inputs: Read in a second, on all devices.
+            outputs: Predicted in a second.
+        """
+        return f"ppl {math.exp(min(plain, 20)):.1f} · {inputs:,.0f} + {outputs:,.0f} tokens/s"
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Build the recipe's optimizer."""
@@ -246,7 +231,7 @@ class UpdateCallback(L.Callback, ABC):
     """Does something after each update, whatever the number of batches it took."""
 
     @abstractmethod
-    def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
+    def on_update_end(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Called when the weights have changed."""
 
     def on_train_batch_end(
@@ -258,7 +243,7 @@ class UpdateCallback(L.Callback, ABC):
         batch_idx: int,
     ) -> None:
         """See Lightning."""
-        assert isinstance(pl_module, TranslationModule)
+        assert isinstance(pl_module, TrainingModule)
         if ends_update(trainer, batch_idx):
             self.on_update_end(trainer, pl_module)
 
@@ -269,7 +254,7 @@ def ends_update(trainer: L.Trainer, batch_idx: int) -> bool:
 
 
 def _detach(sums: StepSums) -> StepSums:
-    return sums._replace(smoothed=sums.smoothed.detach())
+    return sums._replace(loss=sums.loss.detach())
 
 
 def _exponential_average(decay: float) -> Any:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import csv
 import io
 import logging
-import math
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mt.files import write_atomically
-from mt.training.module import StepSums, TranslationModule, ends_update
+from mt.training.module import StepSums, TrainingModule, ends_update
 
 _log = logging.getLogger("mt")
 
@@ -30,19 +29,29 @@ COLUMNS = (
     "source_tokens_per_second",
     "target_tokens_per_second",
     "skipped_updates",
-    "valid_loss",
-    "valid_perplexity",
-    "valid_bleu",
 )
-"""Columns of metrics.csv. Losses are in nats a token; training rows leave the last three empty,
-validation rows the middle ones."""
+"""Columns of metrics.csv that training rows fill; those of validations follow, by task."""
 
 
 class Metrics:
-    """Appends rows to metrics.csv and TensorBoard; only the first process writes."""
+    """Appends rows to metrics.csv and TensorBoard; only the first process writes.
 
-    def __init__(self, path: Path, tensorboard: TensorBoardLogger | None, writes: bool):
-        self.path, self.tensorboard, self.writes = path, tensorboard, writes
+    Args:
+        path: The file.
+        columns: Names of what validations measure.
+        tensorboard: The logger.
+        writes: Whether this is the first process.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        columns: Sequence[str],
+        tensorboard: TensorBoardLogger | None,
+        writes: bool,
+    ):
+        self.path, self.columns = path, (*COLUMNS, *columns)
+        self.tensorboard, self.writes = tensorboard, writes
 
     def start(self, step: int) -> None:
         """Begin the file, keeping what an interrupted run wrote up to the step it resumes from."""
@@ -54,7 +63,7 @@ class Metrics:
                 kept = [row for row in csv.DictReader(file) if int(row["step"]) <= step]
         text = io.StringIO()
         # A row of an older version may have columns that are no more.
-        writer = csv.DictWriter(text, COLUMNS, extrasaction="ignore", lineterminator="\n")
+        writer = csv.DictWriter(text, self.columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         writer.writerows(kept)
         write_atomically(self.path, text.getvalue())
@@ -64,7 +73,7 @@ class Metrics:
         if not self.writes:
             return
         with open(self.path, "a", newline="") as file:
-            csv.DictWriter(file, COLUMNS, lineterminator="\n").writerow(
+            csv.DictWriter(file, self.columns, lineterminator="\n").writerow(
                 {"step": step, **{name: f"{value:.6g}" for name, value in row.items()}}
             )
         if self.tensorboard is not None:
@@ -80,14 +89,15 @@ class Progress(L.Callback):
     def __init__(self, metrics: Metrics, updates_per_epoch: int, log_every: int):
         self.metrics = metrics
         self.updates_per_epoch, self.log_every = updates_per_epoch, log_every
-        self.best_bleu: float | None = None
+        self.best = ""
+        """The best score so far, as it is told."""
         self._terminal = sys.stderr.isatty()
         self._clock = self._shown = time.monotonic()
         self._interval = self._new_interval()
 
     @staticmethod
     def _new_interval() -> dict[str, Any]:
-        return {"start": time.monotonic(), "smoothed": 0.0, "nll": 0.0, "source": 0, "target": 0}
+        return {"start": time.monotonic(), "loss": 0.0, "plain": 0.0, "inputs": 0, "outputs": 0}
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Start the clock."""
@@ -104,13 +114,13 @@ class Progress(L.Callback):
         batch_idx: int,
     ) -> None:
         """Count a batch; log where an interval ends; stop where the budget does."""
-        assert isinstance(pl_module, TranslationModule)
+        assert isinstance(pl_module, TrainingModule)
         sums: StepSums = outputs["sums"]
         interval = self._interval
-        interval["smoothed"] = interval["smoothed"] + sums.smoothed
-        interval["nll"] = interval["nll"] + sums.nll
-        interval["source"] += sums.source_tokens
-        interval["target"] += sums.target_tokens
+        interval["loss"] = interval["loss"] + sums.loss
+        interval["plain"] = interval["plain"] + sums.plain
+        interval["inputs"] += sums.inputs
+        interval["outputs"] += sums.outputs
         if not ends_update(trainer, batch_idx):
             return
         self.tick(trainer, pl_module)
@@ -126,7 +136,7 @@ class Progress(L.Callback):
         if isinstance(exception, (KeyboardInterrupt, SystemExit)) and trainer.is_global_zero:
             self.say("interrupted; --resume goes on from the last checkpoint")
 
-    def tick(self, trainer: L.Trainer, module: TranslationModule) -> None:
+    def tick(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Add the time since the last call to the run's seconds, alike on all devices."""
         now = time.monotonic()
         module.seconds += now - self._clock
@@ -138,16 +148,16 @@ class Progress(L.Callback):
         """Leave a validation out of the throughput."""
         self._interval["start"] += seconds
 
-    def _log(self, trainer: L.Trainer, module: TranslationModule) -> None:
+    def _log(self, trainer: L.Trainer, module: TrainingModule) -> None:
         interval, self._interval = self._interval, self._new_interval()
-        if interval["target"] == 0:
+        if interval["outputs"] == 0:
             return
         seconds = max(1e-9, self._interval["start"] - interval["start"])
-        tokens = interval["target"]
+        outputs = interval["outputs"]
         rates = [
-            trainer.world_size * interval[side] / seconds for side in ("source", "target")
+            trainer.world_size * interval[side] / seconds for side in ("inputs", "outputs")
         ]  # the other devices' batches are alike
-        loss, nll = float(interval["smoothed"]) / tokens, float(interval["nll"]) / tokens
+        loss, plain = float(interval["loss"]) / outputs, float(interval["plain"]) / outputs
         row = {
             "epoch": trainer.global_step / self.updates_per_epoch,
             "seconds": module.seconds,
@@ -162,27 +172,18 @@ class Progress(L.Callback):
         now = time.monotonic()
         if trainer.is_global_zero and (self._terminal or now - self._shown > 30):
             self._shown = now
-            self._show(trainer, module, loss, nll, rates)
+            self._show(trainer, module, loss, module.tell(plain, *rates))
 
-    def _show(
-        self,
-        trainer: L.Trainer,
-        module: TranslationModule,
-        loss: float,
-        nll: float,
-        rates: list[float],
-    ) -> None:
+    def _show(self, trainer: L.Trainer, module: TrainingModule, loss: float, told: str) -> None:
         share = module.progress
         left = module.seconds * (1 - share) / share if share > 0 else 0.0
         total = f"/{module.budget.updates:,}" if module.budget.updates else ""
-        best = f" · best BLEU {self.best_bleu:.1f}" if self.best_bleu is not None else ""
+        best = f" · best {self.best}" if self.best else ""
         skipped = f" · {module.skipped} skipped" if module.skipped else ""
         line = (
             f"step {trainer.global_step:,}{total}"
             f" · epoch {trainer.global_step / self.updates_per_epoch:.1f}"
-            f" · loss {loss:.3f} · ppl {math.exp(min(nll, 20)):.1f}"
-            f" · {rates[0]:,.0f} + {rates[1]:,.0f} tokens/s{best}{skipped}"
-            f" · {duration(left)} left"
+            f" · loss {loss:.3f} · {told}{best}{skipped} · {duration(left)} left"
         )
         if self._terminal:
             sys.stderr.write(f"\r\x1b[K{line}")

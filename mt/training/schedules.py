@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
-from mt.recipe import Training
+from mt.recipe import Optimization
 
 
-def learning_rate(training: Training, step: int, progress: float, plateau: float = 1.0) -> float:
+def learning_rate(
+    training: Optimization, step: int, progress: float, plateau: float = 1.0
+) -> float:
     """Give the learning rate of an update.
 
     A linear warm-up from zero, then the recipe's schedule:

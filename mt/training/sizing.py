@@ -8,7 +8,7 @@ from dataclasses import fields, replace
 from typing import Any, NamedTuple
 
 from mt.errors import MTError
-from mt.recipe import Recipe
+from mt.recipe import TranslationRecipe
 
 
 class Size(NamedTuple):
@@ -52,8 +52,8 @@ _FIELDS: dict[str, Callable[[Size], Any]] = {
 
 
 def choose_sizes(
-    recipe: Recipe, pairs: int, texts: Callable[[], Iterable[str]]
-) -> tuple[Recipe, list[str]]:
+    recipe: TranslationRecipe, pairs: int, texts: Callable[[], Iterable[str]]
+) -> tuple[TranslationRecipe, list[str]]:
     """Fill in the fields that `recipe.auto` names.
 
     Args:
@@ -101,7 +101,7 @@ def _alphabet(texts: Iterable[str], coverage: float) -> int:
     return needed
 
 
-def _set(recipe: Recipe, name: str, value: Any) -> Recipe:
+def _set(recipe: TranslationRecipe, name: str, value: Any) -> TranslationRecipe:
     section, field = name.split(".")
     if section == "trainer":
         return replace(recipe, trainer={**recipe.trainer, field: value})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning as L
 import torch
@@ -18,6 +18,8 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from mt.errors import MTError
 from mt.recipe import Recipe
 from mt.training.module import Budget
+
+_Recipe = TypeVar("_Recipe", bound=Recipe)
 
 
 def budget(recipe: Recipe, updates_per_epoch: int) -> Budget:
@@ -83,7 +85,7 @@ def without_advice() -> Iterator[None]:
         yield
 
 
-def choose_precision(recipe: Recipe) -> tuple[Recipe, list[str]]:
+def choose_precision(recipe: _Recipe) -> tuple[_Recipe, list[str]]:
     """Choose `trainer.precision` where the recipe leaves it to `auto`.
 
     bfloat16 products, of weights that stay float32, where the machine has instructions for them;
@@ -103,6 +105,16 @@ def choose_precision(recipe: Recipe) -> tuple[Recipe, list[str]]:
         trainer={**recipe.trainer, "precision": value},
     )
     return recipe, [f"{name} = {value} (bfloat16 is {'' if fast else 'not '}fast on this machine)"]
+
+
+def nothing_left_to_choose(recipe: Recipe) -> None:
+    """Refuse names in a recipe's `auto` that nothing has chosen.
+
+    Raises:
+        MTError: There is one.
+    """
+    for name in recipe.auto:
+        raise MTError(f"auto: cannot choose `{name}`; it can choose trainer.precision")
 
 
 def _fast_bfloat16(accelerator: Any) -> bool:

@@ -1,26 +1,20 @@
-"""How good is it so far: sharded decoding, selection of the best weights, early stopping."""
+"""How good is it so far: selection of the best weights, early stopping."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 import lightning as L
-import numpy as np
 import torch.distributed
-from numpy.typing import NDArray
+from torch.utils.tensorboard import SummaryWriter
 
-from mt.bundle import Bundle
-from mt.evaluation.scores import corpus_score
-from mt.recipe import Training
-from mt.search.options import SearchOptions
+from mt.recipe import Optimization
 from mt.training.checkpoints import Checkpoints
-from mt.training.module import TranslationModule, UpdateCallback
+from mt.training.module import TrainingModule, UpdateCallback
 from mt.training.progress import Metrics, Progress, duration
-from mt.translator import Translator
 
 _Item = TypeVar("_Item")
 
@@ -41,67 +35,86 @@ def across_devices(items: Sequence[_Item], work: Callable[[list[_Item]], list[An
     return results
 
 
-class ValidationSet(NamedTuple):
-    """Raw text to validate on."""
+class Moment(NamedTuple):
+    """When and where a validation takes place."""
 
-    sources: list[str]
-    references: list[str]
+    step: int
+    """Updates so far."""
+    last: bool
+    """Whether training ends here."""
+    device: torch.device
+    board: SummaryWriter | None
+    """TensorBoard, on the first process."""
+
+
+class Measured(NamedTuple):
+    """What a validation has found; alike on all processes."""
+
+    row: Mapping[str, float]
+    """Columns of metrics.csv."""
+    told: str
+    """The same for a person, in a few words."""
+    score: float | None = None
+    """What decides which weights are kept, the greater the better; None while it is too early."""
+    score_told: str = ""
+    """The score for a person, such as `BLEU 34.12`."""
+    samples: str = ""
+    """Some outputs, on lines of their own."""
+
+
+Measure = Callable[[Any, Moment], Measured]
+"""Measures a network on the validation set, each process its share of it."""
 
 
 class Validation(UpdateCallback):
     """Validates every so many updates, on the weights that would be kept.
 
     Args:
-        text: The validation set.
+        measure: What is measured.
         every: Updates between two validations.
         training: The recipe's options of selection and stopping.
-        search: Decoding options.
-        scores: Names of metrics, which go to TensorBoard beside the BLEU that selects.
-        bundle: All of a bundle but its weights, for decoding.
         keep: Called with the best weights so far, on the first process.
         metrics: Where the figures go.
-        progress: Told of the best BLEU and of time to leave out.
+        progress: Told of the best score and of time to leave out.
         checkpoints: Asked for a checkpoint after each validation.
     """
 
     def __init__(
         self,
-        text: ValidationSet,
+        measure: Measure,
         every: int,
-        training: Training,
-        search: SearchOptions,
-        scores: Sequence[str],
-        bundle: Bundle,
-        keep: Callable[[Bundle], None],
+        training: Optimization,
+        keep: Callable[[Any], None],
         metrics: Metrics,
         progress: Progress,
         checkpoints: Checkpoints,
     ):
-        self.text, self.every, self.training, self.bundle = text, every, training, bundle
-        self.search = replace(search, beam_size=training.validation_beam_size, n_best=1)
-        self.scores, self.keep, self.metrics = scores, keep, metrics
-        self.progress, self.checkpoints = progress, checkpoints
-        self.best, self.since_best = -1.0, 0
+        self.measure, self.every, self.training, self.keep = measure, every, training, keep
+        self.metrics, self.progress, self.checkpoints = metrics, progress, checkpoints
+        self.best, self.since_best = -math.inf, 0
         self.last_step = -1
-        """Step of the last validation that had a BLEU."""
+        """Step of the last validation that had a score."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run must know."""
-        return {"best": self.best, "since_best": self.since_best, "last_step": self.last_step}
+        return {
+            "best": self.best,
+            "told": self.progress.best,
+            "since_best": self.since_best,
+            "last_step": self.last_step,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take it back."""
-        self.best = state_dict["best"]
+        self.best, self.progress.best = state_dict["best"], state_dict["told"]
         self.since_best, self.last_step = state_dict["since_best"], state_dict["last_step"]
-        if self.best >= 0:
-            self.progress.best_bleu = self.best
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Leave a run as it is that is resumed after its end."""
-        assert isinstance(pl_module, TranslationModule)
+        assert isinstance(pl_module, TrainingModule)
         trainer.should_stop = pl_module.progress >= 1 or self._stalled
 
-    def on_update_end(self, trainer: L.Trainer, module: TranslationModule) -> None:
+    def on_update_end(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Validate where it is time."""
         if trainer.global_step % self.every == 0:
             self._validate(trainer, module)
@@ -116,80 +129,41 @@ class Validation(UpdateCallback):
         return 0 < self.training.patience <= self.since_best
 
     def _validate(self, trainer: L.Trainer, module: L.LightningModule) -> None:
-        assert isinstance(module, TranslationModule)
+        assert isinstance(module, TrainingModule)
         began = time.monotonic()
-        module.take_snapshot(trainer.global_step)
-        model = module.best
-        translator = Translator(self.bundle._replace(model=model), module.device)
-        pairs = list(zip(*self.text, strict=True))
-        scored = across_devices(pairs, lambda part: translator.score(*_columns(part)))
-        nll = -sum(log_probability for log_probability, _ in scored)
-        loss = nll / max(1, sum(tokens for _, tokens in scored))
-        row = {
-            "epoch": trainer.global_step / self.progress.updates_per_epoch,
-            "valid_loss": loss,
-            "valid_perplexity": math.exp(min(loss, 50)),
-        }
-        message = (
-            f"step {trainer.global_step:,} · validation perplexity {math.exp(min(loss, 50)):.2f}"
-        )
+        step, board = trainer.global_step, None
+        if self.metrics.tensorboard is not None and trainer.is_global_zero:
+            board = self.metrics.tensorboard.experiment
+        module.take_snapshot(step)
         last = trainer.should_stop or module.progress >= 1
-        if last or trainer.global_step >= self.training.validation_start:
-            self.last_step = trainer.global_step
-            count = self.training.validation_sentences or len(pairs)
-            sources, references = (column[:count] for column in self.text)
-            hypotheses = across_devices(
-                sources, lambda part: translator.translate(part, self.search)
-            )
-            bleu = self._score("bleu", hypotheses, references)
-            row["valid_bleu"] = bleu
-            better = bleu > self.best
-            message += f" · BLEU {bleu:.2f}{' (best)' if better else ''}"
-            self._select(trainer, module, bleu)
-            chosen = sorted({0, len(sources) // 3, 2 * len(sources) // 3})
-            samples = "\n".join(
-                f"  source     {sources[n]}\n  reference  {references[n]}\n"
-                f"  output     {hypotheses[n]}"
-                for n in chosen
-            )
-            message += "\n" + samples
-            if self.metrics.tensorboard is not None and trainer.is_global_zero:
-                board, step = self.metrics.tensorboard.experiment, trainer.global_step
-                board.add_text("translations", f"```\n{samples}\n```", step)
-                for metric in self.scores:
-                    if metric != "bleu":
-                        value = self._score(metric, hypotheses, references)
-                        board.add_scalar(f"valid_{metric}", value, step)
-                if model.architecture.attention != "none":
-                    seen = translator.align(
-                        [sources[n] for n in chosen], [hypotheses[n] for n in chosen]
-                    )
-                    for number, one in enumerate(seen, 1):
-                        if one.weights.size:
-                            image = _picture(one.weights)
-                            board.add_image(f"attention/{number}", image, step, dataformats="HW")
-        model.train()
+        measured = self.measure(module.best, Moment(step, last, module.device, board))
+        message = f"step {step:,} · {measured.told}"
+        if measured.score is not None:
+            self.last_step = step
+            better = measured.score > self.best
+            message += f" · {measured.score_told}{' (best)' if better else ''}"
+            self._select(trainer, module, measured)
+            if board is not None and measured.samples:
+                board.add_text("samples", f"```\n{measured.samples}\n```", step)
+        module.model.train()
         self.progress.tick(trainer, module)
         trainer.should_stop = trainer.should_stop or module.progress >= 1
-        row["seconds"] = module.seconds
-        self.metrics.add(trainer.global_step, row)
+        epoch = step / self.progress.updates_per_epoch
+        self.metrics.add(step, {"epoch": epoch, **measured.row, "seconds": module.seconds})
         elapsed = time.monotonic() - began
         self.progress.pause(elapsed)
         if trainer.is_global_zero:
-            first, _, rest = message.partition("\n")
-            self.progress.say(f"{first} · took {duration(elapsed)}" + ("\n" + rest if rest else ""))
+            samples = f"\n{measured.samples}" if measured.samples else ""
+            self.progress.say(f"{message} · took {duration(elapsed)}{samples}")
         self.checkpoints.due = True
 
-    def _score(self, metric: str, hypotheses: list[str], references: list[str]) -> float:
-        language = self.bundle.languages[1]
-        return corpus_score(metric, hypotheses, [references], target_language=language).score
-
-    def _select(self, trainer: L.Trainer, module: TranslationModule, bleu: float) -> None:
-        if bleu > self.best:
-            self.best, self.since_best = bleu, 0
-            self.progress.best_bleu = bleu
+    def _select(self, trainer: L.Trainer, module: TrainingModule, measured: Measured) -> None:
+        assert measured.score is not None
+        if measured.score > self.best:
+            self.best, self.since_best = measured.score, 0
+            self.progress.best = measured.score_told
             if trainer.is_global_zero:
-                self.keep(self.bundle._replace(model=module.best))
+                self.keep(module.best)
             return
         self.since_best += 1
         options = self.training
@@ -197,16 +171,6 @@ class Validation(UpdateCallback):
             module.plateau *= options.plateau_factor
         if self._stalled:
             self.progress.say(
-                f"stopping: no better BLEU in {self.since_best} validations (training.patience)"
+                f"stopping: no better score in {self.since_best} validations (training.patience)"
             )
             trainer.should_stop = True
-
-
-def _picture(weights: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Paint attention, translated words downwards and source words across, black for all of it."""
-    side = np.ones((16, 16), np.float32)  # pixels
-    return 1 - np.kron(weights.clip(0, 1), side)
-
-
-def _columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
-    return [source for source, _ in pairs], [target for _, target in pairs]

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from mt.options import parse_train
-from mt.training.fit import train
+from mt.training.train import train
 
 PROJECT = Path(__file__).resolve().parents[2]
 

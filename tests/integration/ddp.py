@@ -22,9 +22,11 @@ from mt.lines import read_lines
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import parse_train
 from mt.tokenizer import PAD, Tokenizers, train_tokenizer
-from mt.training.datamodule import DataModule, ParallelText
-from mt.training.module import Budget, TranslationModule
+from mt.training.datamodule import DataModule
+from mt.training.module import Budget
+from mt.training.parallel_text import ParallelText
 from mt.training.trainer import make_trainer
+from mt.training.translation import TranslationModule
 from mt.training.validation import across_devices
 
 
@@ -54,8 +56,8 @@ class Recorder(L.Callback):
         update = batch_idx // trainer.accumulate_grad_batches
         real = batch.batch.target_out.ne(PAD).any(1)
         numbers = batch.batch.ids[real].tolist()
-        loss = float(outputs["sums"].smoothed)
-        self.batches.append((update, loss, batch.update_tokens, numbers))
+        loss = float(outputs["sums"].loss)
+        self.batches.append((update, loss, batch.normalizer, numbers))
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from mt.options import (
     TokenizerOptions,
     TranslateOptions,
 )
-from mt.recipe import Recipe
+from mt.recipe import RECIPES
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,10 @@ def test_help_explains_every_option(
 def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Yield the dotted name and the help of each field of a recipe but the trainer's."""
     hints = get_type_hints(kind)
-    helps = {p.arg_name: p.description or "" for p in parse_from_object(kind).params}
+    classes = [one for one in reversed(kind.__mro__) if is_dataclass(one)]
+    helps = {
+        p.arg_name: p.description or "" for one in classes for p in parse_from_object(one).params
+    }
     for field in fields(kind):
         if field.name == "trainer":
             continue
@@ -68,14 +71,17 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
             yield prefix + field.name, helps[field.name]
 
 
-def test_help_of_train_explains_the_recipe(mt: Command, tmp_path: Path) -> None:
-    done = mt("train", "--help", cwd=tmp_path)
+@pytest.mark.parametrize("task", RECIPES)
+def test_help_of_train_explains_the_recipe(mt: Command, tmp_path: Path, task: str) -> None:
+    (tmp_path / "own.yaml").write_text(f"task: {task}\n")
+    recipe = [] if task == "translation" else ["own.yaml"]
+    done = mt("train", *recipe, "--help", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     entries = {
         match[1]: "".join(match[0].split())
         for match in re.finditer(r"^  --([\w.]+) .*(?:\n {4,}.*)*", done.out, re.MULTILINE)
     }
-    for name, about in leaves(Recipe):
+    for name, about in leaves(RECIPES[task]):
         assert about
         assert "".join(about.split()) in entries[name], name
         assert "default:" in entries[name], name

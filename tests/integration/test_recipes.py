@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import PROJECT
 
 from mt.corpus import load_corpus
+from mt.corpus.text import load_text
 from mt.options import parse_train
+from mt.recipe import LanguageModelRecipe, TranslationRecipe
 
 RECIPES = sorted(PROJECT.glob("recipes/*.yaml"))
 
@@ -18,14 +21,23 @@ def test_a_recipe_reads_a_local_folder(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MT_CACHE", str(tmp_path / "cache"))
-    languages = parse_train([str(recipe)]).recipe.corpus
+    read = parse_train([str(recipe)]).recipe
+    if isinstance(read, LanguageModelRecipe):
+        for split in ("train", "valid", "test"):
+            (tmp_path / f"{split}.{read.corpus.language}").write_text(f"{split} line\n")
+        text = load_text(replace(read.corpus, sources=[], files=str(tmp_path)))
+        assert list(text.each()) == ["train line"]
+        assert (text.valid, text.tests) == (["valid line"], {"test": ["test line"]})
+        return
+    assert isinstance(read, TranslationRecipe)
+    languages = read.corpus
     sizes = {"train": 4, "valid": 2, "test": 3}
     for split, lines in sizes.items():
         for side, language in (("source", languages.source), ("target", languages.target)):
             # Letters only: no rule of any recipe may find two of these alike.
             texts = [f"{split} {side} {chr(97 + line) * 5}" for line in range(lines)]
             (tmp_path / f"{split}.{language}").write_text("".join(f"{text}\n" for text in texts))
-    corpus = load_corpus(parse_train([str(recipe), "--corpus.files", str(tmp_path)]).recipe.corpus)
+    corpus = load_corpus(replace(languages, files=str(tmp_path)))
     assert (len(corpus.train), len(corpus.valid)) == (4, 2)
     assert {name: len(pairs) for name, pairs in corpus.tests.items()} == {"test": 3}
     assert sorted(corpus.train["source"])[0] == "train source aaaaa"

@@ -99,7 +99,8 @@ def test_environment_names_versions_commit_hardware_and_seed(run: Run) -> None:
 def test_metrics_hold_training_and_validation(run: Run) -> None:
     with open(run.folder / "metrics.csv", newline="") as file:
         rows = list(csv.DictReader(file))
-    assert tuple(rows[0]) == COLUMNS
+    measured = ("valid_loss", "valid_perplexity", "valid_bleu")
+    assert tuple(rows[0]) == (*COLUMNS, *measured)
     training = [row for row in rows if row["loss"]]
     validation = [row for row in rows if row["valid_bleu"]]
     last = int(rows[-1]["step"])

@@ -19,7 +19,7 @@ from mt.evaluation.scores import corpus_score
 from mt.options import parse_train
 from mt.search.options import SearchOptions
 from mt.training.checkpoints import find_checkpoints, newest_whole_checkpoint
-from mt.training.fit import train
+from mt.training.train import train
 
 STALL = ("--training.learning_rate", "1e-9", "--training.warmup_steps", "1")
 
@@ -101,7 +101,7 @@ def test_tensorboard_has_curves_sample_translations_and_attention(go: Any, tmp_p
     assert {"loss", "valid_bleu", "valid_chrf", "gradient_norm"} <= set(tags["scalars"])
     losses = [event.value for event in board.Scalars("loss")]
     assert losses == pytest.approx([float(r["loss"]) for r in found if r["loss"]], rel=1e-4)
-    [samples] = [tag for tag in tags["tensors"] if tag.startswith("translations")]
+    [samples] = [tag for tag in tags["tensors"] if tag.startswith("samples")]
     written = board.Tensors(samples)[-1].tensor_proto.string_val[0].decode()
     assert all(word in written for word in ("source", "reference", "output"))
     outputs = [line.split()[1:] for line in written.splitlines() if line.startswith("  output")]

@@ -16,8 +16,9 @@ from mt.nn.seq2seq import Seq2Seq
 from mt.recipe import Training
 from mt.search import SearchOptions, search
 from mt.tokenizer import BOS, EOS, PAD, UNK
-from mt.training.module import Budget, TranslationModule
+from mt.training.module import Budget
 from mt.training.schedules import learning_rate
+from mt.training.translation import TranslationModule
 
 Rows = list[list[int]]
 
@@ -56,7 +57,7 @@ def train(architecture: Architecture, sources: Rows, updates: int) -> Seq2Seq:
             collate([sources[n] for n in update], [targets[n] for n in update], update)
         )
         optimizer.zero_grad()
-        (sums.smoothed / sums.target_tokens).backward()
+        (sums.loss / sums.outputs).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
     return model.eval()

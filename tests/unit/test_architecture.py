@@ -96,7 +96,7 @@ def test_the_imports_are_found_at_all() -> None:
         ("mt.errors", []),
         ("mt.files", ["mt.errors"]),
         ("mt.lines", ["mt.errors"]),
-        ("mt.recipe", ["mt.errors", "mt.nn.architecture", "mt.search.options"]),
+        ("mt.recipe", ["mt.errors", "mt.nn.architecture", "mt.recipe", "mt.search.options"]),
         ("mt.placeholders", []),
         ("mt.scripts", []),
         ("mt.tokenizer", ["mt.errors", "mt.files", "mt.placeholders", "mt.recipe"]),
@@ -104,7 +104,14 @@ def test_the_imports_are_found_at_all() -> None:
         ("mt.evaluation.scores", ["mt.errors", "mt.placeholders"]),
         (
             "mt.bundle",
-            ["mt.errors", "mt.nn", "mt.search.options", "mt.search.shortlist", "mt.tokenizer"],
+            [
+                "mt.bundle",
+                "mt.errors",
+                "mt.nn",
+                "mt.search.options",
+                "mt.search.shortlist",
+                "mt.tokenizer",
+            ],
         ),
         (
             "mt.translator",
@@ -120,6 +127,18 @@ def test_the_imports_are_found_at_all() -> None:
             ],
         ),
         ("mt.onnx", ["mt.errors", "mt.nn"]),
+        (
+            "mt.language_model",
+            [
+                "mt.batches",
+                "mt.bundle",
+                "mt.nn",
+                "mt.placeholders",
+                "mt.search",
+                "mt.tokenizer",
+                "mt.translator.resolve_device",
+            ],
+        ),
     ],
 )
 def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) -> None:

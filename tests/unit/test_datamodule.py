@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from mt.batches import Batch
 from mt.recipe import Batching
 from mt.tokenizer import EOS, PAD, Tokenizer, Tokenizers
-from mt.training.datamodule import BatchStream, ParallelText, Share, TrainingBatch
+from mt.training.datamodule import BatchStream, Share, TrainingBatch
+from mt.training.parallel_text import ParallelText
 
 ONE = Share(devices=1, rank=0, accumulate=1)
 
@@ -37,7 +38,7 @@ def stream(
 
 
 def same(one: TrainingBatch, other: TrainingBatch) -> bool:
-    return one.update_tokens == other.update_tokens and all(
+    return one.normalizer == other.normalizer and all(
         a.equal(b) for a, b in zip(one.batch, other.batch, strict=True)
     )
 
@@ -97,7 +98,7 @@ def test_devices_and_accumulation_see_the_same_updates(
 
     for ones, others in zip(by_update(*one), by_update(*other), strict=True):
         assert all_same(sorted(ones, key=key), sorted(others, key=key))
-        assert len({part.update_tokens for part in ones}) == 1
+        assert len({part.normalizer for part in ones}) == 1
 
 
 def test_twice_the_budget_is_the_same_update_in_one_part(
@@ -108,7 +109,7 @@ def test_twice_the_budget_is_the_same_update_in_one_part(
     for number, whole in enumerate(stream(wide, stop=20)):
         parts = halves[2 * number : 2 * number + 2]
         assert trained_on(parts) == trained_on([whole])
-        assert {part.update_tokens for part in parts} == {whole.update_tokens}
+        assert {part.normalizer for part in parts} == {whole.normalizer}
 
 
 @pytest.mark.parametrize("start", [1, 7, "epoch", 35])
@@ -168,7 +169,7 @@ def test_update_tokens_count_the_target_of_all_parts(
     for number in range(20):
         update = parts[3 * number : 3 * number + 3]
         real = sum(int(part.batch.target_out.ne(PAD).sum()) for part in update)
-        assert [part.update_tokens for part in update] == [real] * 3
+        assert [part.normalizer for part in update] == [real] * 3
     ends = sum(int((part.batch.target_out == EOS).sum()) for part in parts)
     assert ends == len(trained_on(parts))
 
@@ -181,7 +182,7 @@ def test_parts_without_sentences_carry_no_loss(tokenizer: Tokenizer, words: list
     for part in parts[3:]:
         assert part.batch.source.shape[0] == 1
         assert part.batch.target_in.shape == part.batch.target_out.shape
-        assert part.update_tokens == parts[0].update_tokens
+        assert part.normalizer == parts[0].normalizer
 
 
 def test_long_pairs_are_left_out(tokenizer: Tokenizer, words: list[str]) -> None:

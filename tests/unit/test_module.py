@@ -19,11 +19,13 @@ from torch.nn.functional import cross_entropy, kl_div
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
 from mt.nn.seq2seq import Seq2Seq
-from mt.recipe import Recipe, Training
+from mt.recipe import Training, TranslationRecipe
 from mt.tokenizer import PAD, Tokenizer
-from mt.training.datamodule import DataModule, ParallelText
-from mt.training.module import Budget, TranslationModule
+from mt.training.datamodule import DataModule
+from mt.training.module import Budget
+from mt.training.parallel_text import ParallelText
 from mt.training.trainer import make_trainer, without_advice
+from mt.training.translation import TranslationModule
 
 UPDATES = 12
 WARMUP = 3
@@ -51,7 +53,7 @@ def fit(text: ParallelText, tmp_path: Path) -> Fit:
 
     def run(module: TranslationModule, *callbacks: L.Callback, **options: Any) -> None:
         given = {"max_steps": UPDATES, "accelerator": "cpu", "precision": "64-true", **options}
-        trainer = make_trainer(Recipe(trainer=given), tmp_path)
+        trainer = make_trainer(TranslationRecipe(trainer=given), tmp_path)
         trainer.callbacks = [*trainer.callbacks, *callbacks]
         with without_advice():
             trainer.fit(module, datamodule=DataModule(text, 1, UPDATES))
@@ -229,7 +231,7 @@ def test_r_drop_compares_two_passes_with_different_dropout(
         divergence = divergence + kl_div(rest, log, reduction="sum", log_target=True)
         expected = expected + loss / 2
     assert divergence > 1
-    torch.testing.assert_close(found.smoothed, expected + 5 / 4 * divergence)
-    assert found.target_tokens == len(targets)
+    torch.testing.assert_close(found.loss, expected + 5 / 4 * divergence)
+    assert found.outputs == len(targets)
     model.eval()  # then there is nothing to compare
     torch.testing.assert_close(module.loss_sums(batch), plain.loss_sums(batch))

@@ -13,7 +13,7 @@ import torch
 from architectures import OPTIONS, Chosen, allowed, name_of, pairwise
 from torch import Tensor
 
-from mt.bundle import Bundle, add_graphs, load_bundle, load_graphs, save_bundle
+from mt.bundle import Bundle, add_files, load_bundle, load_graphs, save_bundle
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
 from mt.nn.decoder import DecoderState
@@ -130,8 +130,8 @@ def test_graphs_travel_in_the_bundle_under_its_hashes(saved: Path) -> None:
     with pytest.raises(MTError, match=r"encoder\.onnx: ONNX Runtime cannot read it"):
         OnnxNetwork({ENCODER: b"one", DECODER: b"two"}, threads=1)
     before = {path.name: path.read_bytes() for path in saved.iterdir()}
-    add_graphs(saved, {ENCODER: b"one", DECODER: b"two"})
-    add_graphs(saved, {ENCODER: b"new", DECODER: b"two"})
+    add_files(saved, {ENCODER: b"one", DECODER: b"two"})
+    add_files(saved, {ENCODER: b"new", DECODER: b"two"})
     assert load_graphs(saved, (ENCODER, DECODER)) == {ENCODER: b"new", DECODER: b"two"}
     for name, content in before.items():
         if name != "config.json":
@@ -144,6 +144,6 @@ def test_graphs_travel_in_the_bundle_under_its_hashes(saved: Path) -> None:
     with pytest.raises(MTError, match=r"decoder\.onnx: .*SHA-256 differs"):
         load_graphs(saved, (ENCODER, DECODER))
     with pytest.raises(MTError, match=r"decoder\.onnx: .*SHA-256 differs"):
-        add_graphs(saved, {ENCODER: b"one"})
-    add_graphs(saved, {ENCODER: b"one", DECODER: b"two"})  # what is replaced may be damaged
+        add_files(saved, {ENCODER: b"one"})
+    add_files(saved, {ENCODER: b"one", DECODER: b"two"})  # what is replaced may be damaged
     assert load_graphs(saved, (ENCODER, DECODER))[DECODER] == b"two"

@@ -19,7 +19,7 @@ from mt.recipe import Batching, TokenizerSpec
 from mt.search.options import SearchOptions
 from mt.subwords import SubwordSampler
 from mt.tokenizer import PAD, Tokenizers, train_tokenizer
-from mt.training.datamodule import ParallelText
+from mt.training.parallel_text import ParallelText
 from mt.translator import Translator
 
 PARTS = "{name}", "{0}", "{}", "{{ x }}", "{{x}}", "${y}", "%(n)s", "%s", "%d", "%1", "%2$s", "%.2f"

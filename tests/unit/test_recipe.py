@@ -9,8 +9,8 @@ import yaml
 
 from mt.errors import MTError
 from mt.options import TrainOptions, parse_train
-from mt.recipe import Recipe
-from mt.training.fit import train
+from mt.recipe import TranslationRecipe
+from mt.training.train import train
 
 
 def parse(folder: Path, *overrides: str) -> TrainOptions:
@@ -70,7 +70,7 @@ def test_empty_sections_and_off_are_understood(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text(text)
     recipe = parse_train([str(tmp_path / "own.yaml")]).recipe
     assert recipe.corpus.cleaning.held_out == "off"
-    assert recipe.model == Recipe().model
+    assert recipe.model == TranslationRecipe().model
 
 
 @pytest.mark.parametrize(

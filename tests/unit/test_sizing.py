@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from mt.errors import MTError
-from mt.recipe import Recipe
+from mt.recipe import TranslationRecipe
 from mt.training.sizing import _FIELDS, SIZES, choose_sizes
 from mt.training.trainer import choose_precision
 
@@ -18,12 +18,14 @@ LATIN = ["The quick brown fox jumps over the lazy dog."]
 
 
 def test_nothing_is_chosen_unasked() -> None:
-    recipe = Recipe()
+    recipe = TranslationRecipe()
     assert choose_sizes(recipe, 10**6, lambda: LATIN) == (recipe, [])
 
 
 def test_every_field_can_be_chosen_and_gives_its_reason() -> None:
-    recipe, reasons = choose_sizes(replace(Recipe(), auto=list(_FIELDS)), 5_000, lambda: LATIN)
+    recipe, reasons = choose_sizes(
+        replace(TranslationRecipe(), auto=list(_FIELDS)), 5_000, lambda: LATIN
+    )
     assert recipe.auto == []
     assert len(reasons) == len(_FIELDS)
     for name, reason in zip(_FIELDS, reasons, strict=True):
@@ -46,7 +48,7 @@ def test_the_documented_sizes_are_those_in_use() -> None:
 
 
 def test_fields_that_are_not_named_stay() -> None:
-    start = replace(Recipe(), auto=["model.hidden_size"], trainer={"max_steps": 7})
+    start = replace(TranslationRecipe(), auto=["model.hidden_size"], trainer={"max_steps": 7})
     recipe, _ = choose_sizes(start, 1_000, lambda: LATIN)
     assert recipe.model == replace(start.model, hidden_size=recipe.model.hidden_size)
     assert recipe.trainer == {"max_steps": 7}
@@ -56,7 +58,9 @@ def test_fields_that_are_not_named_stay() -> None:
 def test_larger_corpora_get_larger_models_less_dropout_and_fewer_epochs() -> None:
     chosen = []
     for pairs in (100, 1_000, 10_000, 100_000, 1_000_000, 100_000_000):
-        recipe, _ = choose_sizes(replace(Recipe(), auto=list(_FIELDS)), pairs, lambda: LATIN)
+        recipe, _ = choose_sizes(
+            replace(TranslationRecipe(), auto=list(_FIELDS)), pairs, lambda: LATIN
+        )
         chosen.append(recipe)
     for small, large in pairwise(chosen):
         assert small.tokenizer.vocab_size <= large.tokenizer.vocab_size
@@ -69,7 +73,7 @@ def test_larger_corpora_get_larger_models_less_dropout_and_fewer_epochs() -> Non
 
 def test_limits_belong_to_the_smaller_size() -> None:
     for size, above in pairwise(SIZES):
-        start = replace(Recipe(), auto=["trainer.max_epochs"])
+        start = replace(TranslationRecipe(), auto=["trainer.max_epochs"])
         at, _ = choose_sizes(start, int(size.pairs), lambda: LATIN)
         over, _ = choose_sizes(start, int(size.pairs) + 1, lambda: LATIN)
         assert at.trainer["max_epochs"] == size.max_epochs
@@ -78,7 +82,7 @@ def test_limits_belong_to_the_smaller_size() -> None:
 
 def test_a_large_alphabet_gets_a_larger_vocabulary() -> None:
     chinese = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
-    start = replace(Recipe(), auto=["tokenizer.vocab_size"])
+    start = replace(TranslationRecipe(), auto=["tokenizer.vocab_size"])
     recipe, (reason,) = choose_sizes(start, 1_000, lambda: [chinese])
     assert recipe.tokenizer.vocab_size > 3000 * recipe.tokenizer.character_coverage
     assert "different characters" in reason
@@ -87,7 +91,7 @@ def test_a_large_alphabet_gets_a_larger_vocabulary() -> None:
 
 
 def test_rare_characters_beyond_the_coverage_need_no_token() -> None:
-    start = replace(Recipe(), auto=["tokenizer.vocab_size"])
+    start = replace(TranslationRecipe(), auto=["tokenizer.vocab_size"])
     rare = "".join(map(chr, range(0x4E00, 0x4E00 + 3000)))
     recipe, _ = choose_sizes(start, 1_000, lambda: ["a" * 10_000_000, rare])
     assert recipe.tokenizer.vocab_size == SIZES[0].vocab_size
@@ -95,7 +99,7 @@ def test_rare_characters_beyond_the_coverage_need_no_token() -> None:
 
 def test_an_unknown_field_is_named() -> None:
     with pytest.raises(MTError, match=r"auto: cannot choose `model\.depth`.*model\.hidden_size"):
-        choose_sizes(replace(Recipe(), auto=["model.depth"]), 10, lambda: LATIN)
+        choose_sizes(replace(TranslationRecipe(), auto=["model.depth"]), 10, lambda: LATIN)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +115,9 @@ def test_bfloat16_is_chosen_where_the_processor_has_it(
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: capabilities, raising=False)
     trainer = {"accelerator": "cpu", "max_steps": 7}
-    start = replace(Recipe(), auto=["model.hidden_size", "trainer.precision"], trainer=trainer)
+    start = replace(
+        TranslationRecipe(), auto=["model.hidden_size", "trainer.precision"], trainer=trainer
+    )
     recipe, (reason,) = choose_precision(start)
     assert recipe.trainer == {**trainer, "precision": precision}
     assert recipe.auto == ["model.hidden_size"]

@@ -1,30 +1,14 @@
-"""A recipe: everything that decides a training run, as typed, frozen dataclasses.
-
-The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml` are instances.
-"""
+"""The recipe of a translator."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
+from mt.recipe.sections import ANY, Batching, Optimization, Recipe, TokenizerSpec, check
 from mt.search.options import SearchOptions
-
-
-def _check(section: str, options: object, **limits: tuple[float, float]) -> None:
-    """Raise `MTError`, naming the field, where a value lies outside its limits, both included."""
-    for name, (least, most) in limits.items():
-        value = getattr(options, name)
-        if not (least <= value <= most and math.isfinite(value)):
-            limit = f"from {least} to {most}" if math.isfinite(most) else f"at least {least}"
-            raise MTError(f"{section}{name}: must be {limit}, not {value}")
-
-
-_ANY = math.inf
-"""No upper limit."""
 
 
 @dataclass(frozen=True)
@@ -85,8 +69,8 @@ class Cleaning:
     the word 4-grams, of either sentence, in common."""
 
     def __post_init__(self) -> None:
-        limits = dict.fromkeys(("min_words", "max_words", "max_ratio"), (0, _ANY))
-        _check("corpus.cleaning.", self, **limits)
+        limits = dict.fromkeys(("min_words", "max_words", "max_ratio"), (0, ANY))
+        check("corpus.cleaning.", self, **limits)
 
 
 @dataclass(frozen=True)
@@ -114,71 +98,8 @@ class Corpus:
 
 
 @dataclass(frozen=True)
-class TokenizerSpec:
-    """How text becomes subword tokens: a SentencePiece model (arXiv:1808.06226)."""
-
-    kind: Literal["bpe", "unigram"] = "bpe"
-    """Subword model: byte-pair encoding (arXiv:1508.07909) or unigram (arXiv:1804.10959)."""
-    vocab_size: int = 4000
-    """Tokens of the vocabulary (of each, when they are separate)."""
-    joint: bool = True
-    """One vocabulary for both languages; otherwise one for each."""
-    byte_fallback: bool = True
-    """Spell characters outside the vocabulary as UTF-8 bytes, so that nothing is unknown."""
-    character_coverage: float = 0.9995
-    """Share of the text's characters that get a token of their own."""
-    normalization: Literal["nfkc", "identity"] = "nfkc"
-    """Unicode normalisation inside the tokenizer."""
-    user_symbols: list[str] = field(default_factory=list)
-    """Strings that always stay one token."""
-    placeholders: bool = True
-    """Copy placeholders such as `{name}`, `%s` and `%1` from source to translation: each is one
-    symbol to the network and put back afterwards."""
-    max_sentences: int = 2_000_000
-    """Sentences to train on, drawn with `seed` from larger corpora."""
-    seed: int = 1
-    """Seed of the draw."""
-
-    def __post_init__(self) -> None:
-        _check(
-            "tokenizer.",
-            self,
-            vocab_size=(1, _ANY),
-            character_coverage=(0, 1),
-            max_sentences=(1, _ANY),
-            seed=(0, 2**32 - 1),
-        )
-
-
-@dataclass(frozen=True)
-class Batching:
-    """How sentences are packed into batches."""
-
-    tokens: int = 1200
-    """Budget of a batch on each device: rows times the longest of all sources and targets,
-    padding included, by the best segmentation (`subword_sampling` lengthens sentences)."""
-    max_length: int = 256
-    """Training pairs with a longer side, in tokens of the best segmentation, are left out."""
-    subword_sampling: float = 0.0
-    """BPE-dropout probability (arXiv:1910.13267), or the inverse temperature of unigram sampling
-    (arXiv:1804.10959), on both sides, anew in every epoch; 0 always takes the best segmentation."""
-    workers: int = 0
-    """Processes that prepare batches ahead; 0 prepares them in the training process."""
-
-    def __post_init__(self) -> None:
-        _check(
-            "batches.",
-            self,
-            tokens=(1, _ANY),
-            max_length=(1, _ANY),
-            subword_sampling=(0, 1),
-            workers=(0, _ANY),
-        )
-
-
-@dataclass(frozen=True)
-class Training:
-    """Loss, optimizer, schedule and stopping. Budgets are Lightning's `trainer` options."""
+class Training(Optimization):
+    """Loss, optimizer, schedule and stopping; the score of a validation is its BLEU."""
 
     label_smoothing: float = 0.1
     """Share of the target probability spread over the whole vocabulary (arXiv:1512.00567)."""
@@ -186,78 +107,24 @@ class Training:
     """Weight α of R-Drop's divergence between two passes of a batch with different dropout, which
     doubles the cost of an update (arXiv:2106.14448, where it is 5 for translation); 0 makes one
     pass."""
-    optimizer: Literal["adam", "adamw", "sgd"] = "adam"
-    """Update rule."""
-    learning_rate: float = 3e-3
-    """Highest learning rate of the schedule."""
-    betas: tuple[float, float] = (0.9, 0.98)
-    """Decay rates of Adam's two moments."""
-    epsilon: float = 1e-8
-    """Adam's denominator offset."""
-    momentum: float = 0.9
-    """Momentum of SGD."""
-    weight_decay: float = 0.0
-    """Weight decay: decoupled in AdamW, an L2 penalty elsewhere."""
-    schedule: Literal["constant", "linear", "cosine", "inverse-sqrt", "plateau"] = "linear"
-    """Learning rate after the warm-up. `linear` and `cosine` reach zero at the end of the budget:
-    the nearest of `trainer.max_steps`, `trainer.max_epochs` and `trainer.max_time`."""
-    warmup_steps: int = 200
-    """Updates over which the learning rate rises linearly from zero."""
-    plateau_factor: float = 0.5
-    """`plateau`: multiply the learning rate by this when validation BLEU stalls."""
-    plateau_patience: int = 2
-    """`plateau`: validations without a better BLEU that are borne first."""
-    ema: float = 0.0
-    """Decay of the exponential moving average of the weights that is validated and kept
-    (per update, e.g. 0.999); 0 validates and keeps the weights themselves."""
-    average_validations: int = 1
-    """Validate and keep the mean of the weights at the last so many validations, in place of a
-    moving average (Vaswani et al., arXiv:1706.03762, section 6.1); 1 takes the weights as they
-    are."""
-    patience: int = 0
-    """Stop after this many validations in a row without a better BLEU; 0 never stops early."""
-    freeze: list[str] = field(default_factory=list)
-    """Parameters that training leaves as they are, by patterns of their names: `encoder.*`."""
     validation_start: int = 500
     """Updates before the first validation BLEU: an untrained model decodes to the length cap."""
     validation_sentences: int = 0
     """Validation pairs, from the first, that are decoded for BLEU; 0 takes all."""
     validation_beam_size: int = 1
     """Beam of the validation decoding; the other search options are those of `search`."""
-    max_skipped: int = 20
-    """Updates with a NaN or infinite gradient that are skipped in a row before training stops."""
-    checkpoint_minutes: float = 10.0
-    """Minutes between checkpoints for `--resume`; one is also written at each validation."""
 
     def __post_init__(self) -> None:
-        _check(
+        super().__post_init__()
+        check(
             "training.",
             self,
             label_smoothing=(0, 0.99),
-            r_drop=(0, _ANY),
-            learning_rate=(0, _ANY),
-            epsilon=(0, _ANY),
-            momentum=(0, 1),
-            weight_decay=(0, _ANY),
-            warmup_steps=(0, _ANY),
-            plateau_factor=(0, 1),
-            plateau_patience=(0, _ANY),
-            ema=(0, 0.999999),
-            average_validations=(1, _ANY),
-            patience=(0, _ANY),
-            validation_start=(0, _ANY),
-            validation_sentences=(0, _ANY),
-            validation_beam_size=(1, _ANY),
-            max_skipped=(0, _ANY),
-            checkpoint_minutes=(0, _ANY),
+            r_drop=(0, ANY),
+            validation_start=(0, ANY),
+            validation_sentences=(0, ANY),
+            validation_beam_size=(1, ANY),
         )
-        if self.ema and self.average_validations > 1:
-            raise MTError(
-                "training.average_validations and training.ema both average the weights; set "
-                "training.ema: 0 or training.average_validations: 1"
-            )
-        if not all(0 <= beta < 1 for beta in self.betas):
-            raise MTError(f"training.betas: must be from 0 to below 1, not {self.betas}")
 
 
 @dataclass(frozen=True)
@@ -283,8 +150,8 @@ class Distillation:
     `batches`, `training`, `search` and `trainer`: `{trainer: {max_epochs: 12}}`."""
 
     def __post_init__(self) -> None:
-        limits = {"forward": (0, _ANY), "backward": (0, _ANY), "beam_size": (1, _ANY)}
-        _check("distillation.", self, **limits)
+        limits = {"forward": (0, ANY), "backward": (0, ANY), "beam_size": (1, ANY)}
+        check("distillation.", self, **limits)
         if not self.original and not (self.forward or self.backward or self.teachers):
             raise MTError(
                 "distillation.original: false leaves nothing to train on without a teacher; set "
@@ -304,7 +171,7 @@ class ShortlistOptions:
     """The most frequent target tokens, which any translation may hold."""
 
     def __post_init__(self) -> None:
-        _check("shortlist.", self, size=(0, _ANY), frequent=(0, _ANY))
+        check("shortlist.", self, size=(0, ANY), frequent=(0, ANY))
 
 
 @dataclass(frozen=True)
@@ -321,9 +188,11 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """A complete training run."""
+class TranslationRecipe(Recipe):
+    """From parallel text to a translator."""
 
+    task: Literal["translation"] = "translation"
+    """What the network learns to do."""
     corpus: Corpus = field(default_factory=Corpus)
     """The parallel text."""
     tokenizer: TokenizerSpec = field(default_factory=TokenizerSpec)
@@ -342,22 +211,15 @@ class Recipe:
     """Which tokens decoding looks at; by default all."""
     evaluation: Evaluation = field(default_factory=Evaluation)
     """How the finished model is measured."""
-    seed: int = 1
-    """Seed of the initial weights, dropout, batch order and subword sampling."""
     init_from: str | None = None
     """Bundle whose weights training starts from (fine-tuning); the network must be the same but for
     its dropout. Its tokenizer is used too, and `tokenizer` is passed over."""
     new_tokenizer: bool = False
     """With `init_from`: train a tokenizer on this corpus instead; tokens that the bundle's has too
     keep their weights."""
-    auto: list[str] = field(default_factory=list)
-    """Dotted names of fields to choose from the size of the corpus (see docs/recipes.md); one that
-    is set on the command line keeps that value."""
-    trainer: dict[str, Any] = field(default_factory=dict)
-    """Options of Lightning's Trainer, under its own names."""
 
     def __post_init__(self) -> None:
-        _check("", self, seed=(0, 2**32 - 1))
+        super().__post_init__()
         if self.new_tokenizer and self.init_from is None:
             raise MTError("new_tokenizer: true needs init_from; leave it out, or name a bundle")
         if self.init_from is not None and (self.distillation.forward or self.distillation.backward):

@@ -1,0 +1,112 @@
+"""A recurrent language model: tokens to the vectors that predict the next ones."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from mt.nn.architecture import LanguageModelArchitecture
+from mt.nn.dropout import Dropout
+from mt.nn.embedding import Embedding
+from mt.nn.linear import Linear
+from mt.nn.recurrent import RecurrentStack, StackState, make_layer
+
+
+class ForcedStep(NamedTuple):
+    """One step of N rows."""
+
+    logits: Tensor
+    """`(N, V)`: unnormalised log-probabilities of the next token."""
+    state: StackState
+
+
+class LanguageNetwork(nn.Module):
+    """Embedding, recurrent layers and an output layer.
+
+    Args:
+        architecture: Its size.
+        vocabulary: Number of tokens.
+        initialize: Draw good first weights, which takes time; of no use where stored ones follow.
+    """
+
+    def __init__(
+        self, architecture: LanguageModelArchitecture, vocabulary: int, initialize: bool = True
+    ):
+        super().__init__()
+        self.architecture = architecture
+        size, hidden_size = architecture.embedding_size, architecture.hidden_size
+        locked = architecture.locked_dropout
+        self.embedding = Embedding(
+            vocabulary,
+            size,
+            Dropout(architecture.embedding_dropout, locked),
+            architecture.word_dropout,
+        )
+        self.stack = RecurrentStack(
+            [
+                make_layer(
+                    architecture.cell,
+                    size if number == 0 else hidden_size,
+                    hidden_size,
+                    weight_drop=architecture.weight_drop,
+                )
+                for number in range(architecture.layers)
+            ],
+            architecture.residual_from,
+            Dropout(architecture.layer_dropout, locked),
+        )
+        self.output_dropout = Dropout(architecture.output_dropout, locked)
+        self.combine = Linear(hidden_size, size)
+        self.output = nn.Linear(size, vocabulary)
+        self.tie_weights()
+        if initialize:
+            self.stack.reset_parameters()
+            if not architecture.tie_embeddings:
+                nn.init.normal_(self.output.weight, std=size**-0.5)
+            nn.init.zeros_(self.output.bias)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights, and so of the state."""
+        return self.combine.weight.dtype
+
+    def tie_weights(self) -> None:
+        """Make tied weights one parameter again, after each was given a value of its own."""
+        if self.architecture.tie_embeddings:
+            self.output.weight = self.embedding.weight
+
+    def forward(self, tokens: Tensor, state: StackState | None = None) -> tuple[Tensor, StackState]:
+        """Read rows of tokens.
+
+        Args:
+            tokens: Ids `(B, T)`, padded at the end, which no other position sees.
+            state: From before; none where rows begin.
+
+        Returns:
+            The vectors `(B, T, E)` that the output layer turns into logits of the next token, and
+            the state after the last position.
+        """
+        states, after = self.stack(self.embedding(tokens), state)
+        return self.combine(self.output_dropout(states)), after
+
+    def step(self, tokens: Tensor, state: StackState | None) -> ForcedStep:
+        """Read one token of each row.
+
+        Args:
+            tokens: Ids `(N,)`.
+            state: From before; none where rows begin.
+        """
+        states, after = self.stack.step(self.embedding.look_up(tokens), state)
+        return ForcedStep(self.output(self.combine(states)), after)
+
+
+def select(state: StackState, rows: Tensor) -> StackState:
+    """Pick rows `(N',)` of a state."""
+    return [tuple(tensor.index_select(-2, rows) for tensor in layer) for layer in state]
+
+
+def detach(state: StackState) -> StackState:
+    """Cut a state off from what led to it: where back-propagation through time is truncated."""
+    return [tuple(tensor.detach() for tensor in layer) for layer in state]

@@ -1,0 +1,51 @@
+"""A recipe: everything that decides a training run, as typed, frozen dataclasses.
+
+The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml` are instances.
+"""
+
+from mt.recipe.language_model import (
+    LanguageModelRecipe,
+    TextBatching,
+    TextCleaning,
+    TextCorpus,
+    TextSource,
+)
+from mt.recipe.sections import Batching, Optimization, Recipe, TokenizerSpec, map_paths
+from mt.recipe.translation import (
+    Cleaning,
+    Corpus,
+    Distillation,
+    Evaluation,
+    ShortlistOptions,
+    Source,
+    Training,
+    TranslationRecipe,
+)
+
+RECIPES: dict[str, type[Recipe]] = {
+    "translation": TranslationRecipe,
+    "language-model": LanguageModelRecipe,
+}
+"""The recipes by their task."""
+
+__all__ = [
+    "RECIPES",
+    "Batching",
+    "Cleaning",
+    "Corpus",
+    "Distillation",
+    "Evaluation",
+    "LanguageModelRecipe",
+    "Optimization",
+    "Recipe",
+    "ShortlistOptions",
+    "Source",
+    "TextBatching",
+    "TextCleaning",
+    "TextCorpus",
+    "TextSource",
+    "TokenizerSpec",
+    "Training",
+    "TranslationRecipe",
+    "map_paths",
+]
