@@ -20,7 +20,7 @@ from mt.files import open_atomically
 from mt.language_model import LanguageModel
 from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
 from mt.options import Decoding, GenerateOptions, ScoreOptions, TranslateOptions
-from mt.parallel import CHUNK, Engine, Job, check_sizes
+from mt.parallel import CHUNK, Engine, Job, LanguageModelUse, check_sizes
 from mt.search.sampling import SamplingOptions
 from mt.translator import Translation, Translator
 
@@ -30,6 +30,11 @@ _log = logging.getLogger("mt")
 def make_engine(bundle: Path, decoding: Decoding, n_best: int) -> Engine:
     """Load a bundle as the command line wants it."""
     search = {**decoding.search(), "n_best": n_best}
+    lm = None
+    if decoding.lm is not None:
+        if not 0 <= decoding.lm_weight < float("inf"):
+            raise MTError(f"--lm-weight: must be at least 0, not {decoding.lm_weight}")
+        lm = LanguageModelUse(decoding.lm, decoding.lm_weight, decoding.lm_use)
     return Engine(
         bundle,
         decoding.device,
@@ -38,6 +43,7 @@ def make_engine(bundle: Path, decoding: Decoding, n_best: int) -> Engine:
         decoding.engine,
         search,
         decoding.batch_tokens,
+        lm,
     )
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.nn.functional import cross_entropy
 
 from mt.batches import pad, plan_decoding
 from mt.bundle.language_model import LanguageModelBundle, load_language_model
+from mt.nn.language_model import forced
 from mt.nn.recurrent import StackState
 from mt.placeholders import find, mask
 from mt.search.sampling import SamplingOptions, draw, narrow
@@ -118,16 +118,7 @@ class LanguageModel:
     def _forced(
         self, inputs: Tensor, outputs: Tensor, state: StackState | None
     ) -> tuple[Tensor, StackState]:
-        """Give the log-probability `(B, T)` of each output, 0 of padding, and the state after."""
-        self.model.eval()
-        outputs = outputs.to(self.device)
-        vectors, state = self.model(inputs.to(self.device), state)
-        real = outputs != PAD
-        logits = self.model.output(vectors[real])
-        wide = logits if logits.dtype == torch.float64 else logits.float()
-        values = torch.zeros(outputs.shape, dtype=torch.float64, device=self.device)
-        values[real] = -cross_entropy(wide, outputs[real], reduction="none").double()
-        return values, state
+        return forced(self.model.eval(), inputs, outputs, state, self.device)
 
     @torch.inference_mode()
     def generate(

@@ -70,10 +70,27 @@ class Decoding:
     engine: Literal["torch", "onnx"] = "torch"
     """What computes: PyTorch, or ONNX Runtime on the graphs that `mt export` has put into the
     bundle."""
+    lm: Path | None = None
+    """Bundle of a language model with the translator's tokens, which has a say in what is written
+    (default: none)."""
+    lm_weight: float = 0.2
+    """Weight of the language model's log-probabilities."""
+    lm_use: Literal["fusion", "rerank"] = "fusion"
+    """`fusion`: ask the language model for each token; `rerank`: once for each of the beam's
+    translations, which are ordered anew."""
 
     def search(self) -> dict[str, object]:
         """The search options by name, None where the bundle decides."""
-        ours = {"batch_tokens", "device", "devices", "threads", "engine"}
+        ours = {
+            "batch_tokens",
+            "device",
+            "devices",
+            "threads",
+            "engine",
+            "lm",
+            "lm_weight",
+            "lm_use",
+        }
         return {name: value for name, value in vars(self).items() if name not in ours}
 
 

@@ -15,9 +15,10 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 
+from mt.bundle import load_language_model
 from mt.errors import MTError
 from mt.search.options import SearchOptions
-from mt.translator import NOTHING, SearchBatch, Translation, Translator, resolve_device
+from mt.translator import NOTHING, Advice, SearchBatch, Translation, Translator, resolve_device
 
 CHUNK = 1000
 """Lines that are sorted by length and batched together, on one device or many: the same batches,
@@ -50,6 +51,14 @@ def check_sizes(**options: int) -> None:
             raise MTError(f"--{name.replace('_', '-')} must be at least {least}, not {value}")
 
 
+class LanguageModelUse(NamedTuple):
+    """A language model that translators are to load; see `Advice`."""
+
+    bundle: Path
+    weight: float
+    use: Literal["fusion", "rerank"]
+
+
 class Engine:
     """Translates jobs on one device or several.
 
@@ -61,6 +70,7 @@ class Engine:
         engine: See `Translator.load`.
         options: Options that replace the bundle's own, by name.
         batch_tokens: Padded source tokens of a batch.
+        lm: A language model that has a say, its weight, and its use (see `Advice`).
     """
 
     def __init__(
@@ -72,6 +82,7 @@ class Engine:
         engine: Literal["torch", "onnx"],
         options: dict[str, object],
         batch_tokens: int,
+        lm: LanguageModelUse | None = None,
     ):
         check_sizes(devices=devices, threads=threads, batch_tokens=batch_tokens)
         self.devices = devices
@@ -80,7 +91,7 @@ class Engine:
             raise MTError(f"--devices {devices}: this machine has {torch.cuda.device_count()} GPUs")
         self.threads = threads or max(1, (os.cpu_count() or 1) // devices)
         self._batch_tokens = batch_tokens
-        self._arguments = bundle, self.threads, engine, options
+        self._arguments = bundle, self.threads, engine, options, lm
         self._device = str(kind)
         # Loaded here with several devices too: a mistake is one line and not one of each process.
         self._loaded = _load(self._device, *self._arguments)
@@ -174,8 +185,12 @@ def _load(
     threads: int,
     engine: Literal["torch", "onnx"],
     options: dict[str, object],
+    lm: LanguageModelUse | None,
 ) -> _Loaded:
     torch.set_num_threads(threads)
-    translator = Translator.load(bundle, device, engine)
+    advice = None
+    if lm is not None:
+        advice = Advice(load_language_model(lm.bundle), lm.weight, lm.use)
+    translator = Translator.load(bundle, device, engine, advice)
     chosen = {name: value for name, value in options.items() if value is not None}
     return _Loaded(translator, SearchOptions(**{**vars(translator.options), **chosen}))

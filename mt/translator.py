@@ -6,6 +6,7 @@ import logging
 import os
 import unicodedata
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -15,11 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mt.batches import Batch, pad, pair_batches, plan_decoding
-from mt.bundle import Bundle, load_bundle, load_graphs
+from mt.bundle import Bundle, LanguageModelBundle, load_bundle, load_graphs
 from mt.errors import MTError
+from mt.nn.language_model import forced
 from mt.placeholders import find, mask, unmask
 from mt.scripts import SPACELESS
-from mt.search import Hypothesis, search
+from mt.search import Fusion, Hypothesis, search
 from mt.search.options import SearchOptions
 from mt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 
@@ -64,6 +66,17 @@ NOTHING = Translation("", 0.0, 0.0, 0)
 """What a blank text becomes."""
 
 
+class Advice(NamedTuple):
+    """A language model that has a say in what is written."""
+
+    bundle: LanguageModelBundle
+    weight: float
+    """Of its log-probabilities."""
+    use: Literal["fusion", "rerank"] = "fusion"
+    """Whether it is asked for each token (see `mt.search.fusion`), or once for each of the
+    `beam_size` best translations, which are ordered anew."""
+
+
 class SearchBatch(NamedTuple):
     """Encoded sentences that are searched together."""
 
@@ -88,6 +101,10 @@ class Translator:
         bundle: The engine's parts.
         device: `auto` (a GPU if there is one), `cpu`, `cuda`, `cuda:1`, …
         graphs: What translates in place of `bundle.model`, which then only scores.
+        advice: A language model that has a say.
+
+    Raises:
+        MTError: The language model has other tokens, or reads lines that follow upon each other.
     """
 
     def __init__(
@@ -95,6 +112,7 @@ class Translator:
         bundle: Bundle,
         device: str | torch.device = "auto",
         graphs: OnnxNetwork | None = None,
+        advice: Advice | None = None,
     ):
         self.device = resolve_device(device)
         self.model = bundle.model.to(self.device)
@@ -104,6 +122,16 @@ class Translator:
         self.languages = bundle.languages
         self.options = bundle.search
         self._shortlist = bundle.shortlist
+        self._advice = advice
+        if advice is not None:
+            if advice.bundle.tokenizer.model != bundle.tokenizers.target.model:
+                raise MTError(
+                    "--lm: the language model has other tokens than the translator; train it with "
+                    "--tokenizer_from the translator's bundle"
+                )
+            if advice.bundle.running:
+                raise MTError("--lm: the language model is of running text, not of sentences")
+            advice.bundle.model.to(self.device)
 
     @classmethod
     def load(
@@ -111,6 +139,7 @@ class Translator:
         folder: str | os.PathLike[str],
         device: str = "auto",
         engine: Literal["torch", "onnx"] = "torch",
+        advice: Advice | None = None,
     ) -> Translator:
         """Read a bundle.
 
@@ -118,6 +147,7 @@ class Translator:
             folder: The bundle.
             device: See the class; `onnx` computes on the CPU.
             engine: `torch`, or `onnx` for the graphs that `mt export` has put into the bundle.
+            advice: A language model that has a say.
 
         Raises:
             MTError: The bundle is missing, damaged or of another version, has no graphs for the
@@ -125,13 +155,13 @@ class Translator:
         """
         bundle = load_bundle(Path(folder))
         if engine == "torch":
-            return cls(bundle, device)
+            return cls(bundle, device, advice=advice)
         if device not in ("auto", "cpu"):
             raise MTError(f"--device {device}: the onnx engine computes on the CPU; use cpu")
         from mt.onnx import DECODER, ENCODER, OnnxNetwork
 
         graphs = load_graphs(Path(folder), (ENCODER, DECODER))
-        return cls(bundle, "cpu", OnnxNetwork(graphs, torch.get_num_threads()))
+        return cls(bundle, "cpu", OnnxNetwork(graphs, torch.get_num_threads()), advice)
 
     def translate(
         self,
@@ -205,7 +235,12 @@ class Translator:
     ) -> list[list[Translation]]:
         """Translate a batch into the `options.n_best` best translations of each sentence."""
         self.model.eval()
-        options = options or self.options
+        options, wanted = options or self.options, (options or self.options).n_best
+        advice, fusion = self._advice, None
+        if advice is not None and advice.use == "rerank":
+            options = replace(options, n_best=options.beam_size)
+        elif advice is not None:
+            fusion = Fusion(advice.bundle.model, advice.weight)
         sources = [[*row, EOS] for row in batch.sources]
         ids, lengths = pad(sources)
         allowed = None
@@ -222,12 +257,34 @@ class Translator:
             prefixes=batch.prefixes,
             counts=[self._placeholders(row) for row in batch.sources],
             allowed=allowed,
+            fusion=fusion,
             device=self.device,
         )
+        if advice is not None and advice.use == "rerank":
+            found = [self._rerank(row, advice, options)[:wanted] for row in found]
         return [
             self._decode(hypotheses, held)
             for hypotheses, held in zip(found, batch.held, strict=True)
         ]
+
+    def _rerank(
+        self, hypotheses: list[Hypothesis], advice: Advice, options: SearchOptions
+    ) -> list[Hypothesis]:
+        """Order the hypotheses of a sentence by what a language model says of them, too."""
+        if not hypotheses:
+            return []
+        rows = [hypothesis.tokens for hypothesis in hypotheses]
+        inputs, _ = pad([[BOS, *row] for row in rows])
+        outputs, lengths = pad([[*row, EOS] for row in rows])
+        said, _ = forced(advice.bundle.model.eval(), inputs, outputs, None, self.device)
+        scored = []
+        for one, told, length in zip(
+            hypotheses, said.sum(1).tolist(), lengths.tolist(), strict=True
+        ):
+            more = advice.weight * told
+            score = one.score + more / options.normalizer(length)
+            scored.append(one._replace(log_probability=one.log_probability + more, score=score))
+        return sorted(scored, key=lambda one: -one.score)
 
     @torch.inference_mode()
     def score(

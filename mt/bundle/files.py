@@ -227,7 +227,7 @@ def fill(model: nn.Module, data: bytes, path: Path) -> None:
     """Put stored weights into a model; raises `MTError` where they do not fit."""
     weights = read_tensors(data, path)
     expected = {name: parameter.shape for name, parameter in model.named_parameters()}
-    for name in expected.keys() | weights.keys():
+    for name in dict.fromkeys([*expected, *weights]):
         if name not in weights or name not in expected:
             fault = "missing from" if name not in weights else "unexpected in"
             raise MTError(f"{path}: weight `{name}` is {fault} the file; copy the bundle again")

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from mt.nn.architecture import LanguageModelArchitecture
 from mt.nn.dropout import Dropout
@@ -102,9 +103,34 @@ class LanguageNetwork(nn.Module):
         return ForcedStep(self.output(self.combine(states)), after)
 
 
-def select(state: StackState, rows: Tensor) -> StackState:
-    """Pick rows `(N',)` of a state."""
-    return [tuple(tensor.index_select(-2, rows) for tensor in layer) for layer in state]
+def forced(
+    model: LanguageNetwork,
+    inputs: Tensor,
+    outputs: Tensor,
+    state: StackState | None,
+    device: torch.device,
+) -> tuple[Tensor, StackState]:
+    """Tell how likely given tokens are.
+
+    Args:
+        model: The network, on `device`.
+        inputs: Ids `(B, T)` that are read, padded at the end.
+        outputs: Ids `(B, T)` of what follows each; 0 is padding.
+        state: From before; none where rows begin.
+        device: Where to compute.
+
+    Returns:
+        The natural logarithm of the probability of each output, `(B, T)` in float64, 0 of padding,
+        and the state after the last position.
+    """
+    outputs = outputs.to(device)
+    vectors, after = model(inputs.to(device), state)
+    real = outputs != 0
+    logits = model.output(vectors[real])
+    wide = logits if logits.dtype == torch.float64 else logits.float()
+    values = torch.zeros(outputs.shape, dtype=torch.float64, device=device)
+    values[real] = -cross_entropy(wide, outputs[real], reduction="none").double()
+    return values, after
 
 
 def detach(state: StackState) -> StackState:

@@ -9,12 +9,21 @@ from torch import Tensor
 
 from mt.search.beam import beam_search
 from mt.search.constraints import Constraints
+from mt.search.fusion import FusedDecoder, Fusion
 from mt.search.greedy import greedy_search
 from mt.search.hypotheses import Decoder, DecoderState, Hypothesis, StepOutput
 from mt.search.options import SearchOptions
 from mt.search.shortlist import NarrowDecoder
 
-__all__ = ["Decoder", "DecoderState", "Hypothesis", "SearchOptions", "StepOutput", "search"]
+__all__ = [
+    "Decoder",
+    "DecoderState",
+    "Fusion",
+    "Hypothesis",
+    "SearchOptions",
+    "StepOutput",
+    "search",
+]
 
 
 @torch.no_grad()
@@ -30,6 +39,7 @@ def search(
     prefixes: Sequence[Sequence[int]] | None = None,
     counts: Sequence[Mapping[int, int]] | None = None,
     allowed: Tensor | None = None,
+    fusion: Fusion | None = None,
     device: torch.device | str | None = None,
 ) -> list[list[Hypothesis]]:
     """Translate a batch: at most `options.n_best` hypotheses for each sentence, best first.
@@ -41,7 +51,9 @@ def search(
     often some tokens, the same for every sentence, stand in each sentence's translations, exactly;
     only where the greatest length leaves no room are they fewer. `allowed` (B, V) bool leaves each
     sentence some tokens (see `mt.search.shortlist`), besides `eos`, its prefix and the counted
-    tokens; probabilities are then among these, and a `NarrowingDecoder` scores no others.
+    tokens; probabilities are then among these, and a `NarrowingDecoder` scores no others. `fusion`
+    names a language model that has a say (see `mt.search.fusion`); then a hypothesis's
+    `log_probability` is the sum of what both have told of it, the second by its weight.
     `device` is where the decoder computes, by default where `source_lengths` lies.
 
     Where a hypothesis reaches the greatest length, the end of sentence is forced upon it, at its
@@ -58,9 +70,12 @@ def search(
         always = {eos, *(counts[0] if counts else ())}
         starts = prefixes or [()] * len(source_lengths)
         narrow = NarrowDecoder(decoder, allowed, always, starts, bos, device)
+        inner: tuple[Decoder, DecoderState] = narrow, narrow.start(state)
+        if fusion is not None:
+            fused = FusedDecoder(narrow, fusion, narrow.candidates)
+            inner = fused, fused.start(inner[1])
         found = search(
-            narrow,
-            narrow.start(state),
+            *inner,
             source_lengths,
             options,
             bos=narrow.numbers[bos],
@@ -83,5 +98,8 @@ def search(
     )
     if not lengths:
         return []
+    if fusion is not None:
+        fused = FusedDecoder(decoder, fusion)
+        decoder, state = fused, fused.start(state)
     run = greedy_search if options.beam_size == 1 else beam_search
     return run(decoder, state, source_lengths.to(device), options, constraints, bos=bos)

@@ -13,7 +13,7 @@ from torch.nn.functional import pad
 from mt.search.constraints import Constraints
 from mt.search.hypotheses import Decoder, DecoderState, Hypothesis
 from mt.search.options import SearchOptions
-from mt.search.scoring import Coverage, best_tokens, log_softmax, sum_dtype
+from mt.search.scoring import Coverage, best_tokens, sum_dtype, token_scores
 
 
 def beam_search(
@@ -56,7 +56,7 @@ def beam_search(
 
     for step in count():
         output = decoder.step(tokens, state)
-        log_probs = log_softmax(output.logits)
+        log_probs = token_scores(output)
         told = history.flatten(0, 1)
         constraints.apply(log_probs, step, rows, told if places is None else told[places])
         normalizer = options.normalizer(step + 1)

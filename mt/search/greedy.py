@@ -11,7 +11,7 @@ from torch import Tensor
 from mt.search.constraints import Constraints
 from mt.search.hypotheses import Decoder, DecoderState, Hypothesis
 from mt.search.options import SearchOptions
-from mt.search.scoring import Coverage, best_token, log_softmax, sum_dtype
+from mt.search.scoring import Coverage, best_token, sum_dtype, token_scores
 
 
 def greedy_search(
@@ -36,7 +36,7 @@ def greedy_search(
     sums = torch.zeros(len(active), dtype=sum_dtype(device), device=device)
     for step in count():
         output = decoder.step(tokens, state)
-        log_probs = log_softmax(output.logits)
+        log_probs = token_scores(output)
         constraints.apply(log_probs, step, active, history)
         tokens = best_token(log_probs)
         sums = sums + log_probs.gather(1, tokens.unsqueeze(1)).squeeze(1)

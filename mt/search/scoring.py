@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from mt.errors import MTError
+from mt.search.hypotheses import StepOutput
 
 LEAST_COVERAGE = 1e-8
 """Total attention below this counts as this much, so that no penalty is infinite."""
@@ -25,6 +26,13 @@ def sum_dtype(device: torch.device) -> torch.dtype:
 def log_softmax(logits: Tensor) -> Tensor:
     """Log-probabilities (R, V) in float32, or wider where the logits are: a fresh tensor."""
     return logits.log_softmax(1, dtype=torch.promote_types(logits.dtype, torch.float32))
+
+
+def token_scores(output: StepOutput) -> Tensor:
+    """What tokens are compared by, (R, V), a fresh tensor: their log-probabilities, or what the
+    decoder itself has made of these and calls `scores`."""
+    scores: Tensor | None = getattr(output, "scores", None)
+    return log_softmax(output.logits) if scores is None else scores
 
 
 class Coverage:

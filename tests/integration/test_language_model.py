@@ -208,6 +208,27 @@ def test_each_line_by_itself_with_the_tokenizer_of_a_translator(
     model = (bundle / "tokenizer.model").read_bytes()
     assert model == (translator / "tokenizer.model").read_bytes()
     assert load_file(bundle / "model.safetensors")["embedding.weight"].shape[1] == 16
-    done = mt("generate", bundle, "--number", 4, cwd=project)
-    assert done.status == 0, done.err
-    assert done.out.count("\n") == 4
+    text = (project / "text/test.xx").read_text()
+    words = ["translate", translator, "--threads", 1]
+    written, plain, silent, fused, ordered, heavy, other = mt.each(
+        [
+            ["generate", bundle, "--number", 4],
+            words,
+            [*words, "--lm", bundle, "--lm-weight", 0],
+            [*words, "--lm", bundle, "--lm-weight", 2],
+            [*words, "--lm", bundle, "--lm-weight", 2, "--lm-use", "rerank"],
+            [*words, "--lm", bundle, "--lm-weight", -1],
+            [*words, "--lm", translator],
+        ],
+        cwd=project,
+        stdin=text,
+    )
+    assert written.out.count("\n") == 4
+    assert silent.out == plain.out
+    for done in (fused, ordered):
+        assert done.status == 0, done.err
+        assert done.out != plain.out
+        assert done.out.count("\n") == plain.out.count("\n")
+    assert (heavy.status, other.status) == (2, 2)
+    assert "--lm-weight: must be at least 0" in heavy.err
+    assert "of task translation, not language-model" in other.err

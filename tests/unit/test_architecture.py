@@ -119,6 +119,7 @@ def test_the_imports_are_found_at_all() -> None:
                 "mt.batches",
                 "mt.bundle",
                 "mt.errors",
+                "mt.nn.language_model",
                 "mt.onnx",
                 "mt.placeholders",
                 "mt.scripts",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from mt.bundle import load_bundle, save_bundle
+from mt.bundle import Bundle, load_bundle, save_bundle
 from mt.bundle.files import load_tokenizer
 from mt.bundle.language_model import (
     LanguageModelBundle,
@@ -23,13 +24,16 @@ from mt.bundle.language_model import (
 )
 from mt.errors import MTError
 from mt.language_model import LanguageModel, encode
-from mt.nn.architecture import KERNELS, LanguageModelArchitecture
+from mt.nn.architecture import KERNELS, Architecture, LanguageModelArchitecture
 from mt.nn.cells import CELLS
 from mt.nn.language_model import LanguageNetwork
 from mt.nn.recurrent import make_layer
+from mt.nn.seq2seq import Seq2Seq
 from mt.recipe import TokenizerSpec
+from mt.search.options import SearchOptions
 from mt.search.sampling import SamplingOptions, draw, narrow
-from mt.tokenizer import BOS, EOS, Tokenizer, train_tokenizer
+from mt.tokenizer import BOS, EOS, Tokenizer, Tokenizers, train_tokenizer
+from mt.translator import Advice, Translator
 
 
 def network(vocabulary: int = 11, **options: Any) -> LanguageNetwork:
@@ -263,7 +267,11 @@ def test_impossible_sampling_is_refused(options: dict[str, Any], message: str) -
 @pytest.fixture(scope="module")
 def characters(cache: Path) -> Tokenizer:
     spec = TokenizerSpec(
-        kind="char", vocab_size=500, normalization="identity", character_coverage=1.0
+        kind="char",
+        vocab_size=500,
+        normalization="identity",
+        character_coverage=1.0,
+        byte_fallback=False,
     )
     return train_tokenizer(spec, lambda: ["abc  dé", " xyz"])
 
@@ -287,6 +295,58 @@ def test_any_text_is_bytes_and_back(bytes_: Tokenizer, text: str) -> None:
     [ids] = bytes_.encode([text])
     assert len(ids) == len(text.encode())
     assert bytes_.decode([ids]) == [text]
+
+
+# What it says of translations
+
+
+def advice(tokenizer: Tokenizer, weight: float, use: Any, running: bool = False) -> Advice:
+    model = network(len(tokenizer))
+    return Advice(LanguageModelBundle(model, tokenizer, "yy", running), weight, use)
+
+
+def test_translations_are_ordered_by_both(characters: Tokenizer) -> None:
+    torch.manual_seed(1)
+    architecture = Architecture(embedding_size=12, hidden_size=16)
+    model = Seq2Seq(architecture, len(characters), len(characters)).double().eval()
+    tokenizers = Tokenizers(characters, characters)
+    bundle = Bundle(model, tokenizers, ("xx", "yy"), SearchOptions())
+    options = SearchOptions(beam_size=6, n_best=6, max_length=9)
+    sources = ["abc d", "xyz", "dé a"]
+    said = advice(characters, 0.7, "rerank")
+    plain = Translator(bundle, "cpu").n_best(sources, options)
+    found = Translator(bundle, "cpu", advice=said).n_best(sources, options)
+    for before, after in zip(plain, found, strict=True):
+        told = LanguageModel(said.bundle, "cpu").score([one.text for one in before])
+        assert [tokens for _, tokens in told] == [one.tokens for one in before]
+        expected = {
+            one.text: (one.log_probability + 0.7 * log_probability) / tokens
+            for one, (log_probability, tokens) in zip(before, told, strict=True)
+        }
+        assert [one.text for one in after] == sorted(expected, key=lambda text: -expected[text])
+        assert [one.score for one in after] == pytest.approx(sorted(expected.values())[::-1])
+    assert found != plain
+    [first] = Translator(bundle, "cpu", advice=said).n_best(sources[:1], replace(options, n_best=1))
+    assert first[0].text == found[0][0].text
+
+
+def test_a_say_of_no_weight_changes_nothing(make_bundle: Any, letters: Tokenizer) -> None:
+    bundle = make_bundle()
+    sources = ["abc de", "fghij abc"]
+    expected = Translator(bundle, "cpu").translate(sources)
+    for use in ("fusion", "rerank"):
+        said = advice(letters, 0.0, use)
+        assert Translator(bundle, "cpu", advice=said).translate(sources) == expected
+
+
+def test_advice_must_be_of_the_same_tokens_and_of_sentences(
+    make_bundle: Any, letters: Tokenizer, tokenizer: Tokenizer
+) -> None:
+    bundle = make_bundle()
+    with pytest.raises(MTError, match="--lm: the language model has other tokens"):
+        Translator(bundle, "cpu", advice=advice(tokenizer, 0.1, "fusion"))
+    with pytest.raises(MTError, match="--lm: the language model is of running text"):
+        Translator(bundle, "cpu", advice=advice(letters, 0.1, "fusion", running=True))
 
 
 # Bundles

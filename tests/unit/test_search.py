@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from mt.errors import MTError
-from mt.search import Hypothesis, SearchOptions, search
+from mt.nn.architecture import LanguageModelArchitecture
+from mt.nn.language_model import LanguageNetwork
+from mt.search import Fusion, Hypothesis, SearchOptions, search
 from mt.search.beam import beam_search
 from mt.search.constraints import Constraints
 from mt.search.scoring import best_token, best_tokens
@@ -358,6 +360,55 @@ def test_a_shortlist_is_a_decoder_that_gives_the_other_tokens_no_probability(
         decoder.banned = {*range(VOCABULARY)} - {EOS, *lists[i], *rules.prefix, *rules.counts}
         rules.forbidden |= decoder.banned
         assert_same(results[i], plain_beam(Scorer(decoder, sources[i]), rules)[0])
+
+
+class Advised(Scorer):
+    """log p(token | history, source) + weight * log q(token | history), q token by token."""
+
+    def __init__(self, decoder: TinyDecoder, source: Tensor, fusion: Fusion) -> None:
+        super().__init__(decoder, source)
+        self.fusion = fusion
+
+    def __call__(self, history):
+        log_probs, coverage = super().__call__(history)
+        state, last = None, BOS
+        for token in (*history, None):
+            told = self.fusion.language.step(torch.tensor([last]), state)
+            state, last = told.state, token
+        said = told.logits[0].log_softmax(0).tolist()
+        weight = self.fusion.weight
+        return [one + weight * other for one, other in zip(log_probs, said, strict=True)], coverage
+
+
+def language(layers: int) -> LanguageNetwork:
+    torch.manual_seed(layers)
+    architecture = LanguageModelArchitecture(embedding_size=4, hidden_size=5, layers=layers)
+    model = LanguageNetwork(architecture, VOCABULARY).double().eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn_like(parameter))
+    return model
+
+
+@many
+@given(problems(), st.integers(1, 4), st.sampled_from([0.0, 0.3, 2.0]), st.booleans())
+def test_fusion_adds_what_a_language_model_says_of_the_same_history(
+    problem, beam_size, weight, shortlist
+):
+    """With a shortlist too, the language model is asked about all tokens."""
+    seed, sources, fields, limits = problem
+    options = SearchOptions(beam_size=beam_size, n_best=beam_size, **fields)
+    fusion = Fusion(language(1 + seed % 2), weight)
+    arguments = dict(limits)
+    if shortlist:
+        arguments["allowed"] = torch.tensor([[True, False, True, True, False]] * len(sources))
+    results = run(TinyDecoder(seed), sources, options, fusion=fusion, **arguments)
+    for i, rules in each_sentence(problem, options):
+        decoder = TinyDecoder(seed)
+        if shortlist:
+            decoder.banned = {1, 4} - {EOS, *rules.prefix, *rules.counts}
+            rules.forbidden |= decoder.banned
+        assert_same(results[i], plain_beam(Advised(decoder, sources[i], fusion), rules)[0])
 
 
 def test_a_shortlist_spares_the_decoder_the_other_tokens():
