@@ -27,6 +27,7 @@ usage: mt COMMAND …
   compare SYSTEM …   score several systems, and test whether they differ
   score BUNDLE       log-probabilities of given translations or text
   generate BUNDLE    write text with a language model
+  select             choose the pairs of a corpus that are best to train on
   export BUNDLE      add ONNX graphs, for another engine
 
 mt COMMAND --help explains every option; mt --version tells the version."""
@@ -209,6 +210,24 @@ def generate(arguments: list[str]) -> None:
     generate(Path(bundle), options)
 
 
+def select(arguments: list[str]) -> None:
+    """Run `mt select`."""
+    from mt.options import SelectOptions, parse_command
+
+    _, [options] = parse_command(
+        "mt select",
+        "Choose the pairs of a corpus that are best to train on, as language models or translators "
+        "judge.",
+        {},
+        [SelectOptions],
+        arguments,
+    )
+    from mt.selection import select
+
+    kept, there = select(options)
+    print(f"{kept:,} of {there:,} pairs kept", file=sys.stderr)
+
+
 def export(arguments: list[str]) -> None:
     """Run `mt export`."""
     # What the exporter says of its tracing is for its makers; torch reads this when it is imported.
@@ -239,6 +258,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "score": score,
     "generate": generate,
+    "select": select,
     "export": export,
 }
 

@@ -139,3 +139,10 @@ def line_counts_differ(first: Path, lines: int, second: Path, other_lines: int) 
         f"{first} has {lines:,} lines but {second} has {other_lines:,}; "
         "line N of one must translate line N of the other"
     )
+
+
+def duration(seconds: float) -> str:
+    """Write a duration as a person says it: `1:02:03` or `2:03`."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

@@ -192,6 +192,33 @@ class ScoreOptions:
 
 
 @dataclass(frozen=True)
+class SelectOptions:
+    """The options of `mt select`."""
+
+    source: Path
+    """File of source lines; its name ends in the language, such as `.en`."""
+    target: Path
+    """File of their translations, likewise."""
+    output: Path
+    """Stem of the files to write: OUTPUT.en and OUTPUT.de, say, and OUTPUT.scores, which has a line
+    for each pair there was."""
+    keep: float = 0.5
+    """Share of the pairs to keep."""
+    in_domain: Path | None = None
+    """Bundle of a language model of the wanted kind of text, in either language (default: none)."""
+    general: Path | None = None
+    """Bundle of a language model of text in general, in the same language (default: none)."""
+    forward: Path | None = None
+    """Bundle that translates from source to target (default: none)."""
+    backward: Path | None = None
+    """Bundle that translates from target to source (default: none)."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
 class GenerateOptions:
     """The options of `mt generate`."""
 

@@ -15,10 +15,10 @@ from mt.bundle import Bundle, load_bundle
 from mt.corpus import ParallelCorpus
 from mt.errors import MTError
 from mt.files import write_atomically
+from mt.lines import duration
 from mt.options import teacher_recipe
 from mt.recipe import Corpus, TranslationRecipe
 from mt.training.folder import RunFolder
-from mt.training.progress import duration
 from mt.training.validation import across_devices
 from mt.translator import Translator
 

@@ -26,6 +26,7 @@ from mt.errors import MTError
 from mt.evaluation.text import TextScores, score_text
 from mt.evaluation.text_report import TextReport, text_card, write_text_report
 from mt.language_model import LanguageModel, encode
+from mt.lines import duration
 from mt.nn.language_model import LanguageNetwork, detach
 from mt.nn.recurrent import StackState
 from mt.recipe import LanguageModelRecipe, TextBatching
@@ -37,7 +38,6 @@ from mt.training.folder import published
 from mt.training.initial import freeze
 from mt.training.losses import linear_cross_entropy
 from mt.training.module import Budget, StepSums, TrainingModule
-from mt.training.progress import duration
 from mt.training.trainer import nothing_left_to_choose
 from mt.training.validation import Measured, Moment, across_devices
 

@@ -15,6 +15,7 @@ import lightning as L
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from mt.files import write_atomically
+from mt.lines import duration
 from mt.training.module import StepSums, TrainingModule, ends_update
 
 _log = logging.getLogger("mt")
@@ -196,10 +197,3 @@ class Progress(L.Callback):
         if self._terminal:
             sys.stderr.write("\r\x1b[K")
         _log.info("%s", message)
-
-
-def duration(seconds: float) -> str:
-    """Write a duration as a person says it: `1:02:03` or `2:03`."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

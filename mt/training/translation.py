@@ -22,6 +22,7 @@ from mt.evaluation.evaluate import examine
 from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import ReportData, write_report
 from mt.evaluation.scores import corpus_score, placeholder_fidelity
+from mt.lines import duration
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
 from mt.recipe import Recipe, Training, TranslationRecipe
@@ -35,7 +36,6 @@ from mt.training.initial import copy_weights, freeze, open_initial
 from mt.training.losses import linear_cross_entropy, r_drop_cross_entropy
 from mt.training.module import StepSums, TrainingModule
 from mt.training.parallel_text import ParallelText
-from mt.training.progress import duration
 from mt.training.shortlist import coverage, learn_shortlist
 from mt.training.sizing import choose_sizes
 from mt.training.trainer import make_trainer

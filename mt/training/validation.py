@@ -11,10 +11,11 @@ import lightning as L
 import torch.distributed
 from torch.utils.tensorboard import SummaryWriter
 
+from mt.lines import duration
 from mt.recipe import Optimization
 from mt.training.checkpoints import Checkpoints
 from mt.training.module import TrainingModule, UpdateCallback
-from mt.training.progress import Metrics, Progress, duration
+from mt.training.progress import Metrics, Progress
 
 _Item = TypeVar("_Item")
 
