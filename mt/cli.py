@@ -21,6 +21,7 @@ USAGE = """\
 usage: mt COMMAND …
 
   train RECIPE       from text to a translator or language model, its scores and a report
+  sweep RECIPE SPACE choose a recipe's options by trying them
   tokenizer SPEC     train a SentencePiece model
   translate BUNDLE   translate lines of text
   evaluate BUNDLE    score translations of a test set
@@ -46,6 +47,16 @@ def train(arguments: list[str]) -> None:
     from mt.training.train import train
 
     train(options.recipe, options.output, options.resume, options.overwrite)
+
+
+def sweep(arguments: list[str]) -> None:
+    """Run `mt sweep`."""
+    from mt.options import parse_sweep
+
+    options = parse_sweep(arguments)
+    from mt.training.sweep import sweep
+
+    sweep(options)
 
 
 def tokenizer(arguments: list[str]) -> None:
@@ -252,6 +263,7 @@ def export(arguments: list[str]) -> None:
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train,
+    "sweep": sweep,
     "tokenizer": tokenizer,
     "translate": translate,
     "evaluate": evaluate,

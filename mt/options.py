@@ -219,6 +219,46 @@ class SelectOptions:
 
 
 @dataclass(frozen=True)
+class SweepSpec:
+    """What `mt sweep` tries: the content of SPACE.yaml."""
+
+    space: dict[str, Any]
+    """By dotted name of a recipe's option, a list of values, or `{low: …, high: …}` with `step` or
+    `log: true`."""
+    method: Literal["tpe", "random", "grid"] = "tpe"
+    """`tpe`: where values so far have been good (Bergstra et al. 2011); `random`; `grid`: every
+    combination of lists and stepped ranges."""
+    trials: int = 20
+    """Trials in all; a grid has as many as it has combinations."""
+    prune: bool = True
+    """End a trial early whose score is below the median of the others' at the same validation."""
+    folds: int = 0
+    """Cross-validation: train each trial so many times, each time without another part of the
+    training text, and take the mean; 0 trains once."""
+    seed: int = 1
+    """Seed of the search."""
+
+    def __post_init__(self) -> None:
+        if not self.space:
+            raise MTError("space: empty; name an option and its values")
+        if self.trials < 1:
+            raise MTError(f"trials: must be at least 1, not {self.trials}")
+        if self.folds < 0 or self.folds == 1:
+            raise MTError(f"folds: must be at least 2, or 0 for none, not {self.folds}")
+
+
+@dataclass(frozen=True)
+class SweepOptions:
+    """What `mt sweep` was asked to do."""
+
+    recipe: Path
+    spec: SweepSpec
+    overrides: Sequence[str]
+    """Options of the recipe, as on the command line."""
+    output: Path
+
+
+@dataclass(frozen=True)
 class GenerateOptions:
     """The options of `mt generate`."""
 
@@ -532,6 +572,58 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
         parsed.overwrite,
         print_config,
     )
+
+
+def parse_sweep(arguments: Sequence[str]) -> SweepOptions:
+    """Read the recipe's name, SPACE.yaml and the options that override the recipe.
+
+    Raises:
+        MTError: A file is missing, or it or an option is wrong.
+    """
+    if "--help" in arguments or "-h" in arguments or len(arguments) < 2:
+        fields_help = {p.arg_name: p.description for p in parse_from_object(SweepSpec).params}
+        lines = [
+            "usage: mt sweep RECIPE SPACE.yaml [--output DIR] [OPTIONS OF THE RECIPE]",
+            "",
+            "Try values of a recipe's options, and find the best by validation. Goes on where a",
+            "sweep in DIR (default: runs/sweep/RECIPE-SPACE) was interrupted.",
+            "",
+            "SPACE.yaml:",
+        ]
+        lines += [
+            f"  {f.name}: {' '.join((fields_help[f.name] or '').split())}"
+            + ("" if f.default is MISSING else f" (default: {f.default})")
+            for f in fields(SweepSpec)
+        ]
+        if "--help" in arguments or "-h" in arguments:
+            print("\n".join(lines))
+            raise SystemExit(0)
+        raise MTError("name a recipe and a space; see `mt sweep --help`")
+    recipe, space = map(Path, arguments[:2])
+    rest = list(arguments[2:])
+    output = Path("runs/sweep") / f"{recipe.stem}-{space.stem}"
+    for number, word in enumerate(rest):
+        if word == "--output" and number + 1 < len(rest):
+            output = Path(rest[number + 1])
+            del rest[number : number + 2]
+            break
+        if word.startswith("--output="):
+            output = Path(word.partition("=")[2])
+            del rest[number]
+            break
+    parser = _Parser(prog="mt sweep")
+    parser.add_class_arguments(SweepSpec, None)
+    content = _read_yaml(space)
+    if not isinstance(content.get("space"), dict):
+        raise MTError(f"{space}: `space` must be a mapping of options to their values")
+    _check_yaml(space, SweepSpec, content)
+    try:
+        read = parser.instantiate(parser.read(space, content))
+        spec = SweepSpec(**{f.name: read[f.name] for f in fields(SweepSpec)})
+    except MTError as error:
+        place = "" if str(error).startswith(str(space)) else f"{space}: "
+        raise MTError(f"{place}{error}") from error
+    return SweepOptions(recipe, spec, rest, output)
 
 
 def teacher_recipe(recipe: TranslationRecipe) -> TranslationRecipe:

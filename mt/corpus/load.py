@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from mt.corpus.cleaning import HeldOut, PairRules, RuleCount, near_key
 from mt.corpus.formats import Pair
 from mt.corpus.sources import Origin, Text, open_sources
-from mt.corpus.splits import cut, cut_size
+from mt.corpus.splits import cut, cut_size, deal
 from mt.corpus.store import (
     BATCH,
     PairWriter,
@@ -206,7 +206,11 @@ class _Builder:
         if self._corpus.cleaning.duplicates:
             rows = np.sort(np.unique(keys.pair, return_index=True)[1])
             self._count("exact duplicates", len(rows))
+        if self._corpus.folds:
+            valid = []
         rows, valid, tests = self._cut(keys, rows, valid, tests)
+        if self._corpus.folds:
+            rows, valid = self._hold_out(keys, rows)
         self._write(keys, rows, [*valid, *(pair for pairs in tests.values() for pair in pairs)])
         for name, pairs in {"valid": valid, **tests}.items():
             with PairWriter(self._folder / f"{name}.arrow") as writer:
@@ -296,7 +300,7 @@ class _Builder:
     ) -> tuple[NDArray[np.int64], list[Pair], dict[str, list[Pair]]]:
         """Cut from the training text what no source names."""
         wanted = {} if tests else {"test": self._corpus.test_size}
-        wanted |= {} if valid else {"valid": self._corpus.valid_size}
+        wanted |= {} if valid or self._corpus.folds else {"valid": self._corpus.valid_size}
         if not wanted:
             return rows, valid, tests
         # Of identical pairs, which stay where the rule is off, one is cut and the others dropped.
@@ -320,6 +324,25 @@ class _Builder:
             rows = rows[~np.isin(keys.pair[rows], distinct.pair[chosen])]
             self._count(f"cut for {name}", len(rows))
         return rows, valid, tests
+
+    def _hold_out(
+        self, keys: _Keys, rows: NDArray[np.int64]
+    ) -> tuple[NDArray[np.int64], list[Pair]]:
+        """Take one part of a cross-validation out of the training text."""
+        chosen = keys.take(rows)
+        part = deal(chosen.pair, chosen.source, chosen.target, self._corpus.folds)
+        held_out = rows[part == self._corpus.fold - 1]
+        # Where duplicates stay, one of each is validated on.
+        held_out = np.sort(held_out[np.unique(keys.pair[held_out], return_index=True)[1]])
+        if not len(held_out) or len(held_out) == len(rows):
+            raise MTError(
+                f"corpus.folds: {len(rows):,} training pairs are too few, or too alike, for "
+                f"{self._corpus.folds} parts; choose fewer"
+            )
+        texts = self._staged_pairs(held_out)
+        rows = rows[part != self._corpus.fold - 1]
+        self._count(f"held out, part {self._corpus.fold} of {self._corpus.folds}", len(rows))
+        return rows, [texts[row] for row in held_out.tolist()]
 
     def _staged(self) -> Iterator[tuple[int, list[str], list[str]]]:
         """Yield the staged batches, each with the row of its first pair."""

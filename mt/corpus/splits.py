@@ -60,6 +60,19 @@ def cut(
     return [indices[np.argsort(pair[indices])] for indices in cuts]
 
 
+def deal(pair: Hashes, source: Hashes, target: Hashes, folds: int) -> Indices:
+    """Deal pairs out to `folds` parts by their content, linked ones to the same; see `cut`.
+
+    Returns:
+        The part of each pair, from 0, `(N,)`.
+    """
+    group = connected(source, target)
+    rank = np.full(len(group), np.iinfo(np.uint64).max, dtype=np.uint64)
+    np.minimum.at(rank, group, pair)
+    part: Indices = (rank[group] % np.uint64(folds)).astype(np.int64)
+    return part
+
+
 def connected(source: Hashes, target: Hashes) -> Indices:
     """Label each pair with the least index among the pairs it is linked to.
 

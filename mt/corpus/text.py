@@ -185,8 +185,10 @@ def _keep_lines(
         keep[:] = False
         keep[distinct] = True
         count("exact duplicates")
+    if corpus.folds:
+        valid.clear()
     wanted = {} if tests else {"test": corpus.test_size}
-    wanted |= {} if valid else {"valid": corpus.valid_size}
+    wanted |= {} if valid or corpus.folds else {"valid": corpus.valid_size}
     named = [*valid, *(line for lines in tests.values() for line in lines)]
     key_of = near_key if rule == "near" else str.strip
     barred = _hashes([key_of(line) for line in named])
@@ -209,6 +211,17 @@ def _keep_lines(
             count(f"cut for {name}")
         valid += found.get("valid", [])
         tests |= {"test": found["test"]} if "test" in found else {}
+    if corpus.folds:
+        part = keep & (key % np.uint64(corpus.folds) == np.uint64(corpus.fold - 1))
+        if not part.any() or (part == keep).all():
+            raise MTError(
+                f"corpus.folds: {int(keep.sum()):,} training lines are too few, or too alike, for "
+                f"{corpus.folds} parts; choose fewer"
+            )
+        numbers = set(np.flatnonzero(part).tolist())
+        valid += [line for number, line in enumerate(everything()) if number in numbers]
+        keep &= ~part
+        count(f"held out, part {corpus.fold} of {corpus.folds}")
     if rule != "off":
         held_out = [*valid, *(line for lines in tests.values() for line in lines)]
         keep &= ~np.isin(key, _hashes([key_of(line) for line in held_out]))

@@ -222,6 +222,30 @@ def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
     return _figure(title, "sentences in each step of 5 points", summary, parts)
 
 
+def scatter_chart(
+    title: str, unit: str, points: Sequence[tuple[float, float]], *, x_name: str, log: bool = False
+) -> Markup:
+    """Return a `<figure>` of points by themselves; with `log` every x is above zero."""
+    xs, ys = [x for x, _ in points], [y for _, y in points]
+    curve: Callable[[float], float] = math.log if log else float
+    x_ticks = _round_numbers(min(xs), max(xs)) if log else _ticks(min(xs), max(xs))
+    y_ticks = _ticks(min(ys), max(ys))
+    right = WIDTH - 16
+    low, high = min(x_ticks[0], min(xs)), max(x_ticks[-1], max(xs))
+    linear = _scale(curve(low), curve(high), _LEFT + 8, right)
+    y_of = _scale(min(y_ticks[0], *ys), max(y_ticks[-1], *ys), HEIGHT - _BOTTOM, _TOP)
+
+    def x_of(x: float) -> float:
+        return linear(curve(x))
+
+    parts = _axes(x_ticks, y_ticks, x_of, y_of, right, "")
+    parts.append(element("text", x_name, x=f"{right:.1f}", y=str(HEIGHT - 1), text_anchor="end"))
+    parts += [_dot(x, y, x_of, y_of, "plot-dot plot-a", x_name) for x, y in points]
+    x, y = max(points, key=lambda point: point[1])
+    summary = f"{title}: {len(points)} points; the highest {_short(y)} at {_short(x)}"
+    return _figure(title, unit, summary, parts)
+
+
 STYLES = "abcd"
 """Styles of a series, by which those of one name look the same in every picture."""
 

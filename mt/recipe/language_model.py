@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
+from mt.errors import MTError
 from mt.nn.architecture import LanguageModelArchitecture
-from mt.recipe.sections import ANY, Optimization, Recipe, TokenizerSpec, check
+from mt.recipe.sections import ANY, Optimization, Recipe, TokenizerSpec, check, check_folds
 
 
 @dataclass(frozen=True)
@@ -74,11 +75,19 @@ class TextCorpus:
     """Lines to cut from the training text where no validation text is named; at most a tenth."""
     test_size: int = 2000
     """Lines to cut from the training text where no test text is named; at most a tenth."""
+    folds: int = 0
+    """Cross-validation: parts that the training text is shared out to, by its content; 0 makes
+    none."""
+    fold: int = 1
+    """Which of the `folds` is held out, and validated on in place of other validation text."""
     cleaning: TextCleaning = field(default_factory=TextCleaning)
     """Which training lines are dropped, where each stands by itself."""
 
     def __post_init__(self) -> None:
         check("corpus.", self, valid_size=(1, ANY), test_size=(1, ANY))
+        check_folds(self.folds, self.fold)
+        if self.running and self.folds:
+            raise MTError("corpus.folds: running text has no parts to exchange; leave it 0")
 
 
 @dataclass(frozen=True)

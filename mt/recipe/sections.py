@@ -23,6 +23,14 @@ ANY = math.inf
 """No upper limit."""
 
 
+def check_folds(folds: int, fold: int) -> None:
+    """Refuse parts of a cross-validation that there are not; raises `MTError`."""
+    if folds < 0 or folds == 1:
+        raise MTError(f"corpus.folds: must be at least 2, or 0 for none, not {folds}")
+    if not 1 <= fold <= max(1, folds):
+        raise MTError(f"corpus.fold: must be from 1 to corpus.folds, {folds}, not {fold}")
+
+
 @dataclass(frozen=True)
 class TokenizerSpec:
     """How text becomes subword tokens: a SentencePiece model (arXiv:1808.06226)."""

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
-from mt.recipe.sections import ANY, Batching, Optimization, Recipe, TokenizerSpec, check
+from mt.recipe.sections import (
+    ANY,
+    Batching,
+    Optimization,
+    Recipe,
+    TokenizerSpec,
+    check,
+    check_folds,
+)
 from mt.search.options import SearchOptions
 
 
@@ -93,8 +101,16 @@ class Corpus:
     """Pairs to cut from the training text where no validation text is named; at most a tenth."""
     test_size: int = 2000
     """Pairs to cut from the training text where no test text is named; at most a tenth."""
+    folds: int = 0
+    """Cross-validation: parts that the training text is shared out to, by its content; 0 makes
+    none."""
+    fold: int = 1
+    """Which of the `folds` is held out, and validated on in place of other validation text."""
     cleaning: Cleaning = field(default_factory=Cleaning)
     """Which training pairs are dropped."""
+
+    def __post_init__(self) -> None:
+        check_folds(self.folds, self.fold)
 
 
 @dataclass(frozen=True)

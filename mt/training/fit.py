@@ -18,7 +18,7 @@ from mt.training.folder import RunFolder
 from mt.training.module import Budget, TrainingModule
 from mt.training.progress import Metrics, Progress
 from mt.training.trainer import budget, validation_interval, without_advice
-from mt.training.validation import Measure, Validation
+from mt.training.validation import Measure, Measured, Validation
 
 _log = logging.getLogger("mt")
 _Recipe = TypeVar("_Recipe", bound=Recipe, covariant=True)
@@ -36,6 +36,9 @@ class Run(NamedTuple, Generic[_Recipe]):
     """Replace a run in the folder."""
     chosen: Sequence[str] = ()
     """A line about each option that was chosen already."""
+    observe: Callable[[int, Measured], bool] | None = None
+    """Told of each validation that has a score, with its update; training ends where it says so.
+    Such a run is a trial: it ends with its training, and no test text is looked at."""
 
 
 def leads() -> bool:
@@ -76,7 +79,9 @@ def fit(
     progress = Progress(metrics, per_epoch, recipe.trainer.get("log_every_n_steps", 50))
     checkpoints = Checkpoints(run.folder.checkpoints, recipe.training.checkpoint_minutes)
     every = validation_interval(recipe, per_epoch)
-    validation = Validation(measure, every, recipe.training, keep, metrics, progress, checkpoints)
+    validation = Validation(
+        measure, every, recipe.training, keep, metrics, progress, checkpoints, run.observe
+    )
     # The clock runs first, and what is saved last holds what the others have done. They need the
     # trainer's number of devices, so they come after it; its stubs do not show the attribute.
     trainer.callbacks += [progress, validation, checkpoints]  # type: ignore[attr-defined]

@@ -288,7 +288,7 @@ def train_language_model(run: Run[LanguageModelRecipe]) -> None:
         keep,
     )
     told.append(("Training time", duration(seconds)))
-    if leads():
+    if leads() and run.observe is None:
         _evaluate(run, text, told)
 
 

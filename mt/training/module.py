@@ -19,6 +19,10 @@ from mt.training.datamodule import TrainingBatch
 from mt.training.schedules import learning_rate
 
 
+class DivergedError(MTError):
+    """Training has come to nothing but NaN or infinite gradients."""
+
+
 class Budget(NamedTuple):
     """How long a run may be; at least one of the two is set."""
 
@@ -188,7 +192,7 @@ class TrainingModule(L.LightningModule, ABC):
             self.skipped += 1
             self.skipped_in_a_row += 1
             if self.skipped_in_a_row > self.training_options.max_skipped:
-                raise MTError(
+                raise DivergedError(
                     f"training diverged: {self.skipped_in_a_row} updates in a row had a NaN or "
                     "infinite gradient; lower training.learning_rate, lengthen "
                     "training.warmup_steps or set trainer.gradient_clip_val"

@@ -13,6 +13,7 @@ from mt.training.folder import RunFolder
 from mt.training.language_model import train_language_model
 from mt.training.trainer import choose_precision, make_trainer
 from mt.training.translation import check_teacher, train_translator
+from mt.training.validation import Measured
 
 _log = logging.getLogger("mt")
 
@@ -23,7 +24,13 @@ TASKS: dict[str, Callable[[Run[Any]], None]] = {
 """What carries a recipe out, by its task."""
 
 
-def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = False) -> None:
+def train(
+    recipe: Recipe,
+    output: Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    observe: Callable[[int, Measured], bool] | None = None,
+) -> None:
     """Carry a recipe out.
 
     Args:
@@ -31,6 +38,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         output: The run folder; see `RunFolder`.
         resume: Go on from the newest whole checkpoint in `output`, if there is one.
         overwrite: Replace a run in `output`.
+        observe: Makes the run a trial; see `Run`.
 
     Raises:
         MTError: A mistake in the recipe, the text or the run folder.
@@ -45,4 +53,4 @@ def train(recipe: Recipe, output: Path, resume: bool = False, overwrite: bool = 
         folder.check(resume, overwrite)
     else:
         _log.setLevel(logging.WARNING)  # one process tells
-    TASKS[recipe.task](Run(trainer, recipe, folder, resume, overwrite, chosen))
+    TASKS[recipe.task](Run(trainer, recipe, folder, resume, overwrite, chosen, observe))

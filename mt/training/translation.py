@@ -237,6 +237,8 @@ def _train(
         ("valid_loss", "valid_perplexity", "valid_bleu"),
         keep,
     )
+    if run.observe is not None:
+        return
     told += [("Training time", duration(seconds) + ", after the teachers'" * bool(taught_by))]
     _evaluate(recipe, folder, corpus, device, told)
 

@@ -78,6 +78,7 @@ class Validation(UpdateCallback):
         metrics: Where the figures go.
         progress: Told of the best score and of time to leave out.
         checkpoints: Asked for a checkpoint after each validation.
+        observe: Told of each score and its update; training ends where it says so.
     """
 
     def __init__(
@@ -89,9 +90,11 @@ class Validation(UpdateCallback):
         metrics: Metrics,
         progress: Progress,
         checkpoints: Checkpoints,
+        observe: Callable[[int, Measured], bool] | None = None,
     ):
         self.measure, self.every, self.training, self.keep = measure, every, training, keep
         self.metrics, self.progress, self.checkpoints = metrics, progress, checkpoints
+        self.observe = observe
         self.best, self.since_best = -math.inf, 0
         self.last_step = -1
         """Step of the last validation that had a score."""
@@ -144,6 +147,8 @@ class Validation(UpdateCallback):
             better = measured.score > self.best
             message += f" · {measured.score_told}{' (best)' if better else ''}"
             self._select(trainer, module, measured)
+            if self.observe is not None and self.observe(step, measured):
+                trainer.should_stop = True
             if board is not None and measured.samples:
                 board.add_text("samples", f"```\n{measured.samples}\n```", step)
         module.model.train()

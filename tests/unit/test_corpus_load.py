@@ -255,6 +255,26 @@ def test_only_what_is_missing_is_cut(tmp_path: Path) -> None:
 # Several sources
 
 
+def test_each_part_of_a_cross_validation_is_held_out_once(tmp_path: Path) -> None:
+    pairs = sentences(90)
+    corpus = make(tmp_path, train=pairs, valid=sentences(5, seed=7), test=sentences(4, seed=8))
+    seen: list[tuple[str, str]] = []
+    for fold in (1, 2, 3):
+        loaded = load_corpus(replace(corpus, folds=3, fold=fold))
+        train, valid = pairs_of(loaded.train), pairs_of(loaded.valid)
+        assert sorted([*train, *valid]) == sorted(pairs)
+        assert not {side for pair in train for side in pair} & {s for pair in valid for s in pair}
+        assert loaded.cleaning[-1].dropped + len(valid) + len(train) >= len(pairs)
+        seen += valid
+        assert pairs_of(loaded.tests["test"]) == sentences(4, seed=8)
+    assert sorted(seen) == sorted(pairs)
+    with pytest.raises(MTError, match=r"corpus\.fold: must be from 1 to corpus\.folds, 3, not 4"):
+        replace(corpus, folds=3, fold=4)
+    few = make(tmp_path / "few", train=pairs[:1], valid=pairs[1:2], test=pairs[2:3])
+    with pytest.raises(MTError, match="1 training pairs are too few, or too alike, for 2 parts"):
+        load_corpus(replace(few, folds=2))
+
+
 def test_sources_are_mixed_by_weight(tmp_path: Path) -> None:
     sets = {name: sentences(400, seed) for seed, name in enumerate(("one", "half", "more"))}
     held_out = sentences(4, seed=9)

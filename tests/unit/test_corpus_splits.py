@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mt.corpus.splits import Hashes, connected, cut, cut_size
+from mt.corpus.splits import Hashes, connected, cut, cut_size, deal
 
 EDGES = st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), max_size=30)
 
@@ -81,3 +81,22 @@ def test_large_groups_are_passed_over() -> None:
 @pytest.mark.parametrize(("pairs", "wanted", "size"), [(1, 5, 1), (100, 5, 5), (100, 50, 10)])
 def test_cut_size(pairs: int, wanted: int, size: int) -> None:
     assert cut_size(pairs, wanted) == size
+
+
+@given(EDGES, st.integers(2, 5), st.randoms(use_true_random=False))
+def test_linked_pairs_are_dealt_to_the_same_part_whatever_their_order(
+    pairs: list[tuple[int, int]], folds: int, random: object
+) -> None:
+    hashes = {pair: (hash(pair) * 2654435761) % 2**61 for pair in pairs}
+
+    def run(order: list[tuple[int, int]]) -> list[int]:
+        columns = [hashes[p] for p in order], [s for s, _ in order], [t for _, t in order]
+        return deal(*map(keys, columns), folds).tolist()
+
+    parts = run(pairs)
+    assert set(parts) <= set(range(folds))
+    for index in range(len(pairs)):
+        assert {parts[other] for other in walk(pairs, index)} == {parts[index]}
+    shuffled = list(range(len(pairs)))
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert run([pairs[n] for n in shuffled]) == [parts[n] for n in shuffled]

@@ -109,6 +109,20 @@ def test_running_text_is_kept_whole_and_cut_at_its_end(tmp_path: Path) -> None:
     assert list(load(tmp_path / "a.parquet", running=True).each()) == list(text.each())
 
 
+def test_each_part_of_a_cross_validation_is_held_out_once(tmp_path: Path) -> None:
+    write(tmp_path / "train.xx", [*LINES[:60], *(line.upper() for line in LINES[:20])])
+    write(tmp_path / "valid.xx", ["not used"])
+    write(tmp_path / "test.xx", ["something else"])
+    seen = []
+    for fold in (1, 2, 3, 4):
+        text = load(tmp_path, folds=4, fold=fold)
+        train = {line.lower() for line in text.each()}
+        assert train.isdisjoint(line.lower() for line in text.valid)
+        assert text.lines + len(text.valid) == 80
+        seen += text.valid
+    assert sorted(seen) == sorted([*LINES[:60], *(line.upper() for line in LINES[:20])])
+
+
 def test_the_digest_tells_text_and_options_apart(tmp_path: Path) -> None:
     write(tmp_path / "a.txt", LINES)
     write(tmp_path / "b.txt", [*LINES, "more text"])

@@ -1,0 +1,112 @@
+"""What a search for options has found: a table and pictures."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mt.evaluation.markup import Markup, element, join
+from mt.evaluation.page import page, recipe, table
+from mt.evaluation.plots import Series, line_chart, scatter_chart
+from mt.evaluation.tables import markdown
+from mt.files import write_atomically
+
+
+class Trial(NamedTuple):
+    """One choice of values."""
+
+    number: int
+    state: str
+    """`complete`, `pruned` or `fail`."""
+    score: float | None
+    """The validation's, the greater the better; a pruned trial's last one; None of a failed one."""
+    told: str
+    """The same as a person reads it."""
+    seconds: float
+    values: dict[str, Any]
+    """By option."""
+
+
+def trial_rows(trials: Sequence[Trial]) -> list[list[str]]:
+    """Table trials, the best first, those that were not finished last."""
+    names = list(dict.fromkeys(name for trial in trials for name in trial.values))
+    order = {"complete": 0, "pruned": 1}
+
+    def rank(trial: Trial) -> tuple[int, float]:
+        return order.get(trial.state, 2), -(trial.score if trial.score is not None else 0.0)
+
+    rows = [["trial", "state", "validation", "minutes", *names]]
+    for trial in sorted(trials, key=rank):
+        values = [_short(trial.values.get(name, "")) for name in names]
+        minutes = f"{trial.seconds / 60:.1f}"
+        rows.append([str(trial.number), trial.state, trial.told, minutes, *values])
+    return rows
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def write_sweep_report(folder: Path, title: str, trials: Sequence[Trial], best: str) -> None:
+    """Write trials.csv, report.md and report.html.
+
+    Args:
+        folder: Where.
+        title: Headline.
+        trials: All of them; one at least is complete.
+        best: The best recipe, YAML.
+
+    Raises:
+        MTError: They cannot be written.
+    """
+    names = list(dict.fromkeys(name for trial in trials for name in trial.values))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial", "state", "score", "told", "seconds", *names])
+    for trial in trials:
+        score = "" if trial.score is None else f"{trial.score:.6g}"
+        values = [trial.values.get(name, "") for name in names]
+        writer.writerow(
+            [trial.number, trial.state, score, trial.told, f"{trial.seconds:.1f}", *values]
+        )
+    rows = trial_rows(trials)
+    parts = [
+        ("search", None, _charts(trials, names)),
+        ("trials", "Trials", element("div", table(rows), class_="wide", tabindex="0")),
+        ("recipe", "The best recipe", recipe(best)),
+    ]
+    write_atomically(folder / "trials.csv", text.getvalue())
+    write_atomically(folder / "report.md", f"# {title}\n\n{markdown(rows)}")
+    write_atomically(folder / "report.html", page(title, "search for options", parts).encode())
+
+
+def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup:
+    complete = [(t, t.score) for t in trials if t.state == "complete" and t.score is not None]
+    best, points = -float("inf"), []
+    for trial, score in complete:
+        best = max(best, score)
+        points.append((float(trial.number), best))
+    figures = []
+    if len(points) > 1:
+        note = "the best score of a validation so far"
+        figures.append(line_chart("Search", note, [Series("", points)], x_name="trials"))
+    for name in names:
+        values = [(t.values.get(name), score) for t, score in complete]
+        numbers = [(float(v), s) for v, s in values if _is_number(v) and v is not None]
+        if len(numbers) == len(values) and len({x for x, _ in numbers}) > 1:
+            xs = [x for x, _ in numbers]
+            wide = min(xs) > 0 and max(xs) > 20 * min(xs)
+            figures.append(scatter_chart(name, "score by value", numbers, x_name="", log=wide))
+        elif len({str(v) for v, _ in values}) > 1:
+            kinds = sorted({str(v) for v, _ in values})
+            places = [(float(kinds.index(str(v)) + 1), s) for v, s in values]
+            note = ", ".join(f"{place} {kind}" for place, kind in enumerate(kinds, 1))
+            figures.append(scatter_chart(name, f"score by value: {note}", places, x_name=""))
+    return join([element("div", *figures, class_="charts")] if figures else [])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -1,0 +1,173 @@
+"""`mt sweep`: values of a recipe's options are tried, by validation alone."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import Command, Done
+
+from mt.errors import MTError
+from mt.options import parse_sweep, parse_train
+from mt.training.sweep import sweep
+
+LINES = [f"{a}{b}{c}" * 2 for a in "abcde" for b in "fghij" for c in "klmno"]
+
+RECIPE: dict[str, Any] = {
+    "task": "language-model",
+    "corpus": {"language": "xx", "files": "text.txt", "cleaning": {"held_out": "exact"}},
+    "tokenizer": {"kind": "char", "placeholders": False},
+    "model": {"embedding_size": 8, "hidden_size": 12},
+    "batches": {"tokens": 300},
+    "training": {"learning_rate": 1e-2, "warmup_steps": 1},
+    "trainer": {"max_epochs": 2, "accelerator": "cpu"},
+}
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "text.txt").write_text("".join(f"{line}\n" for line in LINES))
+    (tmp_path / "recipes").mkdir()
+    (tmp_path / "recipes/letters.yaml").write_text(yaml.safe_dump(RECIPE))
+    return tmp_path
+
+
+Sweep = Callable[..., list[dict[str, str]]]
+
+
+@pytest.fixture
+def search(place: Path, monkeypatch: pytest.MonkeyPatch) -> Sweep:
+    """Run a sweep in this process, and give the rows of trials.csv."""
+
+    def run(*options: str, **spec: Any) -> list[dict[str, str]]:
+        (place / "space.yaml").write_text(yaml.safe_dump(spec))
+        files = [str(place / "recipes/letters.yaml"), str(place / "space.yaml")]
+        sweep(parse_sweep([*files, "--output", str(place / "found"), *options]))
+        with open(place / "found/trials.csv", newline="") as file:
+            return list(csv.DictReader(file))
+
+    return run
+
+
+def test_a_grid_tries_every_combination_and_finds_the_best(search: Sweep, place: Path) -> None:
+    rows = search(
+        method="grid",
+        prune=False,
+        space={
+            "training.learning_rate": [0.00001, 0.03],
+            "model.hidden_size": {"low": 8, "high": 16, "step": 8},
+        },
+    )
+    tried = {(float(r["training.learning_rate"]), float(r["model.hidden_size"])) for r in rows}
+    assert tried == {(0.00001, 8), (0.00001, 16), (0.03, 8), (0.03, 16)}
+    best = max(rows, key=lambda row: float(row["score"]))
+    assert float(best["training.learning_rate"]) == 0.03  # the other learns nothing
+    chosen = parse_train([str(place / "found/best.yaml")]).recipe
+    assert chosen.training.learning_rate == 0.03
+    assert chosen.model.hidden_size == int(best["model.hidden_size"])
+    page = (place / "found/report.html").read_text()
+    assert best["told"] in page
+    assert "model.hidden_size" in page
+    # Test text is never looked at, and no state to resume from is left.
+    assert not list((place / "found").rglob("scores.json"))
+    assert not list((place / "found").rglob("*.ckpt"))
+    assert len(list((place / "found").glob("trial-*/bundle/config.json"))) == 4
+
+
+def test_a_trial_is_the_training_with_its_values(search: Sweep, place: Path, mt: Command) -> None:
+    [row] = search(trials=1, space={"model.hidden_size": [14]})
+    done = mt("train", "recipes/letters.yaml", "--model.hidden_size", 14, cwd=place)
+    assert done.status == 0, done.err
+    with open(place / "runs/letters/metrics.csv", newline="") as file:
+        losses = [float(r["valid_loss"]) for r in csv.DictReader(file) if r["valid_loss"]]
+    assert float(row["score"]) == pytest.approx(-min(losses), rel=1e-5)
+
+
+def test_a_sweep_goes_on_where_it_was(search: Sweep, place: Path) -> None:
+    space = {"training.learning_rate": {"low": 0.001, "high": 0.1, "log": True}}
+    first = search(method="random", trials=2, space=space)
+    more = search(method="random", trials=4, space=space)
+    for before, after in zip(first, more, strict=False):
+        assert before == after
+    assert len({row["training.learning_rate"] for row in more}) == 4
+    assert all(0.001 <= float(row["training.learning_rate"]) <= 0.1 for row in more)
+    with pytest.raises(MTError, match="holds a sweep of another recipe or space"):
+        search(method="tpe", trials=5, space=space)
+
+
+def test_hopeless_trials_end_early_and_impossible_ones_fail(search: Sweep, place: Path) -> None:
+    rows = search(
+        "--trainer.max_epochs",
+        "4",
+        method="grid",
+        seed=3,
+        space={
+            "training.learning_rate": [0.03, 0.029, 0.028, 0.027, 0.026, 0.0000001],
+            "model.cell": ["lstm", "ssru"],
+            "model.weight_drop": [0.1],
+        },
+    )
+    states = {(float(r["training.learning_rate"]), r["model.cell"]): r["state"] for r in rows}
+    assert {state for (_, cell), state in states.items() if cell == "ssru"} <= {"fail"}
+    assert states[0.03, "lstm"] in ("complete", "pruned")
+    assert "complete" in states.values()
+    for row in rows:
+        if row["model.cell"] == "ssru":
+            assert "model.weight_drop: 0.1 acts within" in row["told"]
+
+
+def test_cross_validation_takes_each_part_in_turn(search: Sweep, place: Path) -> None:
+    [row] = search(trials=1, folds=3, space={"model.hidden_size": [12]})
+    assert row["told"].count("perplexity") == 3
+    losses = []
+    for fold in (1, 2, 3):
+        with open(place / f"found/trial-000/fold-{fold}/metrics.csv", newline="") as file:
+            losses.append(
+                min(float(r["valid_loss"]) for r in csv.DictReader(file) if r["valid_loss"])
+            )
+    assert float(row["score"]) == pytest.approx(-sum(losses) / 3, rel=1e-5)
+    assert len(set(losses)) == 3
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ({"space": {}}, "space.yaml: space: empty"),
+        ({"space": 3}, "space.yaml: `space` must be a mapping"),
+        ({"space": {"model.depth": [1]}}, "model.depth"),
+        ({"space": {"model.hidden_size": 3}}, "space: model.hidden_size: 3 is neither a list"),
+        ({"space": {"model.hidden_size": {"low": 3}}}, "is neither a list of values nor"),
+        ({"space": {"model.hidden_size": {"low": 3, "high": 1}}}, "low 3 is above high 1"),
+        ({"space": {"model.hidden_size": {"low": 1, "high": 3, "by": 1}}}, "must hold numbers"),
+        ({"space": {"model.hidden_size": {"low": 0, "high": 9}}}, "model.hidden_size: must be at"),
+        ({"method": "grid", "space": {"seed": {"low": 1, "high": 3}}}, "a grid needs a list"),
+        ({"trials": 0, "space": {"seed": [1]}}, "space.yaml: trials: must be at least 1"),
+        ({"folds": 1, "space": {"seed": [1]}}, "space.yaml: folds: must be at least 2"),
+        ({"method": "luck", "space": {"seed": [1]}}, "space.yaml: .*luck"),
+        ({"folds": 2, "space": {"corpus.running": [True]}}, "corpus.folds: running text"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_trained(
+    search: Sweep, place: Path, spec: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(MTError, match=message):
+        search(**spec)
+    assert not (place / "found").exists()
+
+
+def test_the_command_explains_itself(mt: Command, place: Path) -> None:
+    told, bare, missing = mt.each(
+        [["sweep", "--help"], ["sweep"], ["sweep", "recipes/letters.yaml", "none.yaml"]], cwd=place
+    )
+    assert told.status == 0
+    assert "low: …, high: …" in told.out
+    assert bare.status == missing.status == 2
+    assert "none.yaml: cannot read" in missing.err
+    done: Done = mt(
+        *("sweep", "recipes/letters.yaml", "space.yaml", "--trainer.max_epochs", "1"), cwd=place
+    )
+    assert "space.yaml: cannot read" in done.err
