@@ -1,11 +1,12 @@
 """A language model beside a count-based one: interpolated, modified Kneser-Ney 5-grams.
 
-python benchmarks/ngram.py BUNDLE TRAIN TEST
+python benchmarks/ngram.py [RUN]
 
-TRAIN is the text that the bundle was trained on, a line a sentence, and TEST other text; both see
-the same tokens, those of the bundle. The estimate is Chen & Goodman's (1998, "An Empirical Study of
-Smoothing Techniques for Language Modeling", section 3) with KenLM's treatment of sentence starts
-(Heafield et al. 2013): nothing stands before them, so they keep their own counts.
+RUN is the folder of a language model's run, such as runs/lm-en: both learn from its training text,
+cleaned, and are measured on its test text, in the same tokens. The estimate is Chen & Goodman's
+(1998, "An Empirical Study of Smoothing Techniques for Language Modeling", section 3) with KenLM's
+treatment of sentence starts (Heafield et al. 2013): nothing stands before them, so they keep their
+own counts.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mt.corpus.text import load_text
 from mt.language_model import LanguageModel, encode
-from mt.lines import read_lines
+from mt.options import parse_train
+from mt.recipe import LanguageModelRecipe
 from mt.tokenizer import BOS, EOS
 
 Ints = NDArray[np.int64]
@@ -124,11 +127,15 @@ def _discounts(counts: Ints) -> NDArray[np.float64]:
 
 def main() -> None:
     """Print a table."""
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    folder, train, test = map(Path, sys.argv[1:])
-    model = LanguageModel.load(folder, "cpu")
-    known, lines = list(read_lines(train)), list(read_lines(test))
+    run = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/lm-en")
+    if not (run / "recipe.yaml").exists():
+        print(f"{run}: no run; make one with `make train RECIPE=recipes/lm-en.yaml`")
+        return
+    recipe = parse_train([str(run / "recipe.yaml")]).recipe
+    assert isinstance(recipe, LanguageModelRecipe)
+    text = load_text(recipe.corpus)
+    model = LanguageModel.load(run / "bundle", "cpu")
+    known, lines = list(text.each()), text.tests["test"]
     counted = KneserNey(encode(model.tokenizer, known), len(model.tokenizer))
     scored = model.score(lines)
     tokens = sum(count for _, count in scored)
