@@ -9,7 +9,7 @@ NAME := $(basename $(notdir $(RECIPE)))
 RUN := runs/$(NAME)
 REPORT = $(firstword $(shell ls -t runs/*/report.html runs/*/*/report.html 2>/dev/null))
 
-.PHONY: setup train test learn translate report lint bench clean FORCE
+.PHONY: setup train back-translate test learn translate report lint bench clean FORCE
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/.ready  ## make the environment
@@ -50,6 +50,12 @@ $(RUN)/scores.json: $(RECIPE) $(TOKENIZER) $(TEXT) $(RUN)/.arguments $(if $(ONCE
 	    mv -f $(RUN)/.arguments.before $(RUN)/.arguments 2>/dev/null || rm -f $(RUN)/.arguments; fi; \
 	  rm -f $(RUN)/.arguments.before; \
 	  exit $$status
+
+back-translate:  ## as train, with more text in the target language alone: ALONE=FILE
+	@test -n "$(ALONE)" || { \
+	  echo "no text in the target language; name a file of it with ALONE=FILE" >&2; exit 1; }
+	@$(MAKE) --no-print-directory train RUN='$(RUN)-back-translation' \
+	  ARGS='$(ARGS) --back_translation.files $(ALONE)'
 
 PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4
 

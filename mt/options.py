@@ -19,6 +19,7 @@ from jsonargparse import ArgumentParser, set_parsing_settings
 from mt.errors import MTError
 from mt.recipe import (
     RECIPES,
+    BackTranslation,
     Distillation,
     Recipe,
     ShortlistOptions,
@@ -639,7 +640,12 @@ def teacher_recipe(recipe: TranslationRecipe) -> TranslationRecipe:
         if section not in free:
             raise MTError(f"{place}: {section} cannot differ; only {', '.join(free)} can")
     _check_yaml(place, TranslationRecipe, changes)
-    recipe = replace(recipe, distillation=Distillation(), shortlist=ShortlistOptions())
+    recipe = replace(
+        recipe,
+        distillation=Distillation(),
+        back_translation=BackTranslation(),
+        shortlist=ShortlistOptions(),
+    )
     if not changes:
         return recipe
     content = json.loads(json.dumps(asdict(recipe)))

@@ -12,6 +12,7 @@ from mt.recipe.language_model import (
 )
 from mt.recipe.sections import Batching, Optimization, Recipe, TokenizerSpec, map_paths
 from mt.recipe.translation import (
+    BackTranslation,
     Cleaning,
     Corpus,
     Distillation,
@@ -30,6 +31,7 @@ RECIPES: dict[str, type[Recipe]] = {
 
 __all__ = [
     "RECIPES",
+    "BackTranslation",
     "Batching",
     "Cleaning",
     "Corpus",

@@ -176,6 +176,34 @@ class Distillation:
 
 
 @dataclass(frozen=True)
+class BackTranslation:
+    """Text in the target language alone, translated back (Sennrich et al., arXiv:1511.06709): what
+    it becomes joins the training text as sources, the text itself as targets."""
+
+    files: str | None = None
+    """A file of lines in the target language; none translates nothing back. Lines that break a rule
+    of `corpus.cleaning`, or stand in validation or test, are left out."""
+    bundle: str | None = None
+    """Bundle that translates from the target to the source language; without one, the run trains
+    it first, by this recipe turned round."""
+    beam_size: int = 1
+    """Beam of the translation back."""
+    tag: str = "<BT>"
+    """Token that sources made in this way begin with, so that the network can tell them apart
+    (Caswell et al., arXiv:1906.06442); empty for none."""
+
+    def __post_init__(self) -> None:
+        check("back_translation.", self, beam_size=(1, ANY))
+        if self.bundle is not None and self.files is None:
+            raise MTError(
+                "back_translation.bundle: there is nothing to translate back; name text in "
+                "back_translation.files, or leave the bundle out"
+            )
+        if any(character.isspace() for character in self.tag):
+            raise MTError(f"back_translation.tag: must hold no blank, as {self.tag!r} does")
+
+
+@dataclass(frozen=True)
 class ShortlistOptions:
     """A lexical shortlist (Jean et al., arXiv:1412.2007): what each source token is likely to
     become, learned from where attention was in the training text. Decoding then looks at these
@@ -221,6 +249,8 @@ class TranslationRecipe(Recipe):
     """Loss, optimizer, schedule and stopping."""
     distillation: Distillation = field(default_factory=Distillation)
     """Teachers whose translations join the training text; by default there are none."""
+    back_translation: BackTranslation = field(default_factory=BackTranslation)
+    """Text in the target language alone; by default there is none."""
     search: SearchOptions = field(default_factory=SearchOptions)
     """Decoding options for validation and test, and the bundle's defaults."""
     shortlist: ShortlistOptions = field(default_factory=ShortlistOptions)
@@ -243,6 +273,12 @@ class TranslationRecipe(Recipe):
                 "distillation.forward and distillation.backward train teachers from the start, "
                 "which init_from does not; name finished ones in distillation.teachers, or leave "
                 "init_from out"
+            )
+        back = self.back_translation
+        if self.init_from is not None and back.files is not None and back.bundle is None:
+            raise MTError(
+                "back_translation.files trains a translator in the other direction from the start, "
+                "which init_from does not; name a finished one in back_translation.bundle"
             )
         if self.shortlist.size and self.model.attention == "none":
             raise MTError(

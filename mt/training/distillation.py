@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +14,20 @@ import torch
 
 from mt.bundle import Bundle, load_bundle
 from mt.corpus import ParallelCorpus
+from mt.corpus.cleaning import HeldOut, LineRules, near_key
+from mt.corpus.store import hash_text
 from mt.errors import MTError
 from mt.files import write_atomically
-from mt.lines import duration
+from mt.lines import duration, read_lines
 from mt.options import teacher_recipe
-from mt.recipe import Corpus, TranslationRecipe
+from mt.recipe import Corpus, TextCleaning, TranslationRecipe
 from mt.training.folder import RunFolder
 from mt.training.validation import across_devices
 from mt.translator import Translator
 
 _log = logging.getLogger("mt")
+_BATCH = 10_000
+"""Lines of target text in a file of translations."""
 _SLICE = 1000
 """Sentences that are translated between two lines of progress."""
 
@@ -103,8 +108,96 @@ def _turned(corpus: Corpus) -> Corpus:
     )
 
 
+def back_translator(recipe: TranslationRecipe, corpus: ParallelCorpus, run: RunFolder) -> Teacher:
+    """Tell who translates text of the target language back.
+
+    Arguments and errors are those of `teachers`.
+    """
+    folder, options = RunFolder(run.teachers / "back-translation"), recipe.back_translation
+    if options.bundle is None:
+        # As another backward teacher would be: the options of `distillation.teacher` hold for it.
+        own = replace(teacher_recipe(recipe), seed=(recipe.seed - 1) % 2**32)
+        return Teacher(folder, True, replace(own, corpus=_turned(own.corpus)), None)
+    bundle, languages = (
+        load_bundle(Path(options.bundle)),
+        (recipe.corpus.target, recipe.corpus.source),
+    )
+    if bundle.languages != languages:
+        raise MTError(
+            f"back_translation.bundle: {options.bundle} translates from "
+            f"{' to '.join(bundle.languages)}; name one from {' to '.join(languages)}"
+        )
+    return Teacher(folder, True, None, bundle)
+
+
+class TargetText(NamedTuple):
+    """Text in the target language alone, in the shape of a corpus that a backward teacher reads."""
+
+    train: list[str]
+    """Its lines."""
+
+    @property
+    def digest(self) -> str:
+        """Hash of the lines."""
+        return hash_text("\n".join(self.train)).hex()
+
+    def batches(self) -> Iterator[tuple[list[str], list[str]]]:
+        """Read it, a batch at a time; there are no sources."""
+        for start in range(0, len(self.train), _BATCH):
+            yield [], self.train[start : start + _BATCH]
+
+
+def read_target_text(recipe: TranslationRecipe, corpus: ParallelCorpus) -> TargetText:
+    """Read the text that is to be translated back, and clean it.
+
+    Raises:
+        MTError: The file cannot be read, or nothing in it is left.
+    """
+    rules = recipe.corpus.cleaning
+    keep = LineRules(
+        TextCleaning(
+            min_words=rules.min_words,
+            max_words=rules.max_words,
+            control_characters=rules.control_characters,
+            script=rules.target_script,
+        )
+    )
+    held_out = [
+        line for pairs in (corpus.valid, *corpus.tests.values()) for line in pairs["target"]
+    ]
+    barred = {near_key(line) if rules.held_out == "near" else line.strip() for line in held_out}
+    near = HeldOut(held_out) if rules.held_out == "near" else None
+    seen: set[bytes] = set()
+    lines = []
+    path = Path(recipe.back_translation.files or "")
+    for raw in read_lines(path):
+        line = unicodedata.normalize("NFC", raw).strip()
+        if keep.broken(line) is not None:
+            continue
+        if rules.duplicates:
+            before = len(seen)
+            seen.add(hash_text(line))
+            if len(seen) == before:
+                continue
+        key = near_key(line) if rules.held_out == "near" else line
+        if rules.held_out != "off" and (key in barred or (near is not None and near.near(line))):
+            continue
+        lines.append(line)
+    if not lines:
+        raise MTError(f"back_translation.files: {path}: no line is left; loosen corpus.cleaning")
+    return TargetText(lines)
+
+
+def tagged(
+    pairs: Iterator[tuple[list[str], list[str]]], tag: str
+) -> Iterator[tuple[list[str], list[str]]]:
+    """Let every source begin with a tag."""
+    for sources, targets in pairs:
+        yield [f"{tag} {source}" if tag else source for source in sources], targets
+
+
 def translate_corpus(
-    teacher: Teacher, corpus: ParallelCorpus, beam_size: int, device: torch.device
+    teacher: Teacher, corpus: ParallelCorpus | TargetText, beam_size: int, device: torch.device
 ) -> None:
     """Let a teacher translate the training text into its folder.
 
@@ -138,7 +231,9 @@ def translate_corpus(
         write_atomically(path, "".join(line + "\n" for line in lines))
 
 
-def translated(teacher: Teacher, corpus: ParallelCorpus) -> Iterator[tuple[list[str], list[str]]]:
+def translated(
+    teacher: Teacher, corpus: ParallelCorpus | TargetText
+) -> Iterator[tuple[list[str], list[str]]]:
     """Read the training text with one side in a teacher's words, batch by batch.
 
     Yields:
@@ -151,7 +246,9 @@ def translated(teacher: Teacher, corpus: ParallelCorpus) -> Iterator[tuple[list[
         yield (lines, texts) if teacher.backward else (texts, lines)
 
 
-def _files(teacher: Teacher, corpus: ParallelCorpus) -> Iterator[tuple[Path, list[str]]]:
+def _files(
+    teacher: Teacher, corpus: ParallelCorpus | TargetText
+) -> Iterator[tuple[Path, list[str]]]:
     """Yield the file of each batch's translations, and what they are translations of."""
     for number, (sources, targets) in enumerate(corpus.batches()):
         given = targets if teacher.backward else sources

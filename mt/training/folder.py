@@ -142,7 +142,10 @@ def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:
         for name, value in recipe.get(section, {}).items()
     }
     kept.pop("batches.workers", None)
-    for name in ("task", "seed", "init_from", "new_tokenizer", "distillation"):
+    for name in (
+        *("task", "seed", "init_from", "new_tokenizer", "tokenizer_from"),
+        *("distillation", "back_translation"),
+    ):
         if name in recipe:
             kept[name] = recipe[name]
     training = recipe["training"]

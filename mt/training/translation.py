@@ -28,7 +28,16 @@ from mt.options import teacher_recipe
 from mt.recipe import Recipe, Training, TranslationRecipe
 from mt.search.shortlist import Shortlist
 from mt.tokenizer import PAD, Tokenizers, train_tokenizer
-from mt.training.distillation import Teacher, teachers, translate_corpus, translated
+from mt.training.distillation import (
+    TargetText,
+    Teacher,
+    back_translator,
+    read_target_text,
+    tagged,
+    teachers,
+    translate_corpus,
+    translated,
+)
 from mt.training.environment import environment
 from mt.training.fit import Run, facts, fit, leads, parameters
 from mt.training.folder import RunFolder, published
@@ -158,7 +167,8 @@ def check_teacher(recipe: Recipe, folder: RunFolder) -> None:
     """
     if not isinstance(recipe, TranslationRecipe):
         return
-    if recipe.distillation.forward or recipe.distillation.backward:
+    back = recipe.back_translation.files is not None and recipe.back_translation.bundle is None
+    if recipe.distillation.forward or recipe.distillation.backward or back:
         try:
             make_trainer(teacher_recipe(recipe), folder.teachers)
         except MTError as error:
@@ -199,7 +209,13 @@ def _train(
     text = ParallelText(corpus.batches(), tokenizers, recipe.batches)
     if len(text.kept) == 0:
         raise MTError("batches.max_length: every training pair is longer; raise it")
-    described = environment(recipe.seed, corpus.digest)
+    back = alone = None
+    if recipe.back_translation.files is not None:
+        back = back_translator(recipe, corpus, folder)
+        alone = read_target_text(recipe, corpus)
+        _log.info("alone      %s lines in the target language", f"{len(alone.train):,}")
+    digest = corpus.digest if alone is None else f"{corpus.digest}+{alone.digest}"
+    described = environment(recipe.seed, digest)
     torch.manual_seed(recipe.seed)
     model = Seq2Seq(recipe.model, len(tokenizers.source), len(tokenizers.target))
     if initial is not None:
@@ -210,15 +226,21 @@ def _train(
     if leads():  # now that nothing is wrong, a run that lies there may go
         folder.prepare(recipe, described, run.resume, run.overwrite)
     told = facts(described, corpus.origin, ("Training pairs", len(corpus.train)), model)
+    counts = []
     if taught_by:
         _teach(taught_by, recipe, corpus, tokenizers, device)
         if not recipe.distillation.original:
             text = ParallelText((), tokenizers, recipe.batches)
-        counts = []
         for teacher in taught_by:
             before = len(text.sources)
             text.extend(translated(teacher, corpus))
             counts.append(f"{len(text.sources) - before:,} ({teacher.name})")
+    if back is not None and alone is not None:
+        _teach([back], recipe, corpus, tokenizers, device, alone)
+        before = len(text.sources)
+        text.extend(tagged(translated(back, alone), recipe.back_translation.tag))
+        counts.append(f"{len(text.sources) - before:,} ({back.name})")
+    if counts:
         told.append(("Pairs by teachers", ", ".join(counts)))
     languages = recipe.corpus.source, recipe.corpus.target
     bundle = Bundle(model, tokenizers, languages, recipe.search)
@@ -239,7 +261,7 @@ def _train(
     )
     if run.observe is not None:
         return
-    told += [("Training time", duration(seconds) + ", after the teachers'" * bool(taught_by))]
+    told += [("Training time", duration(seconds) + ", after the teachers'" * bool(counts))]
     _evaluate(recipe, folder, corpus, device, told)
 
 
@@ -249,8 +271,9 @@ def _teach(
     corpus: ParallelCorpus,
     tokenizers: Tokenizers,
     device: torch.device,
+    text: TargetText | None = None,
 ) -> None:
-    """Train the teachers, and let them translate the training text."""
+    """Train the teachers, and let them translate `text`, by default the training text."""
     for teacher in taught_by:
         if teacher.recipe is not None and not teacher.run.scores.exists():
             _log.info("teacher    %s is trained first", teacher.name)
@@ -263,7 +286,10 @@ def _teach(
                 initial=None,
             )
             trainer.strategy.barrier()  # the first process saves the bundle last
-        translate_corpus(teacher, corpus, recipe.distillation.beam_size, device)
+        beam_size = recipe.distillation.beam_size
+        if text is not None:
+            beam_size = recipe.back_translation.beam_size
+        translate_corpus(teacher, corpus if text is None else text, beam_size, device)
 
 
 def both_sides(corpus: ParallelCorpus) -> Iterator[str]:
@@ -278,7 +304,9 @@ def _side(corpus: ParallelCorpus, side: int) -> Iterator[str]:
 
 def make_tokenizers(recipe: TranslationRecipe, corpus: ParallelCorpus) -> Tokenizers:
     """Train the tokenizers of both sides on a corpus; a joint one is both."""
-    spec = recipe.tokenizer
+    spec, back = recipe.tokenizer, recipe.back_translation
+    if back.files is not None and back.tag and back.tag not in spec.user_symbols:
+        spec = replace(spec, user_symbols=[*spec.user_symbols, back.tag])
     if spec.joint:
         joint = train_tokenizer(spec, lambda: both_sides(corpus))
         return Tokenizers(joint, joint)

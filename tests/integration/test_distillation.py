@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Command, Run, train_here, translate
+from conftest import WORDS, Command, Run, train_here, translate
 
 from mt import Translator
+from mt.bundle import load_bundle, save_bundle
 from mt.errors import MTError
 from mt.options import parse_train, teacher_recipe
+from mt.tokenizer import UNK
 
 PAIRS = 800
 SHORT = ("--distillation.teacher", "{trainer: {max_steps: 12}}", "--trainer.max_steps", 6)
@@ -213,3 +216,84 @@ def test_mistakes_about_bundles_are_told(go: Any, run: Run, tmp_path: Path) -> N
     with pytest.raises(MTError, match="from zz to yy; name a bundle between xx and yy"):
         go("--distillation.teachers", f"[{config}]")
     assert not (tmp_path / "run").exists()
+
+
+# Back-translation
+
+
+@pytest.fixture
+def alone(project: Path, tmp_path: Path) -> Path:
+    """Text in yy alone: new sentences, one twice, one with a bell, and one of the test set's."""
+    generator = random.Random(9)
+    known = set(lines(project / "text/train.xx"))
+    new = [" ".join(generator.choices(list(WORDS), k=4)) for _ in range(300)]
+    new = [text for text in dict.fromkeys(new) if text not in known][:200]
+    texts = [translate(text) for text in new]
+    odd = [texts[0], "mur\x07 tilo", "", lines(project / "text/test.yy")[0]]
+    file = tmp_path / "alone.yy"
+    file.write_text("".join(f"{text}\n" for text in [*texts, *odd]))
+    return file
+
+
+def test_text_of_the_target_language_is_translated_back(go: Any, alone: Path) -> None:
+    most = ("--distillation.teacher", "{trainer: {max_epochs: 40}}")
+    folder = go("--back_translation.files", alone, *most, "--trainer.max_epochs", 8)
+    teacher = folder / "teachers/back-translation"
+    assert Translator.load(teacher / "bundle").languages == ("yy", "xx")
+    theirs = lines(teacher / "translations/00000.txt")
+    texts = lines(alone)[:200]
+    assert len(theirs) == 200
+    assert sum(translate(back) == text for back, text in zip(theirs, texts, strict=True)) > 150
+    bundle = load_bundle(folder / "bundle")
+    assert "200 (back-translation)" in bundle.card
+    # The tag is a token of its own, and the text of users needs none.
+    assert bundle.tokenizers.source.encode(["<BT>"])[0][-1:] == [
+        bundle.tokenizers.source.processor.piece_to_id("<BT>")
+    ]
+    assert Translator(bundle, "cpu").translate(["ba ce"]) == ["mur tilo"]
+    recipe = (folder / "recipe.yaml").read_text()
+    assert str(alone) in recipe
+    assert str(alone) not in bundle.card
+
+
+def test_a_given_bundle_translates_back(go: Any, run: Run, alone: Path, tmp_path: Path) -> None:
+    given = load_bundle(run.bundle)
+    turned = given._replace(languages=given.languages[::-1])
+    save_bundle(turned, tmp_path / "turned")
+    words = ("--back_translation.files", alone, "--trainer.max_steps", 6)
+    folder = go(*words, "--back_translation.bundle", tmp_path / "turned", "--back_translation.tag=")
+    assert not (folder / "teachers/back-translation/bundle").exists()
+    assert epochs(folder) < epochs(go("--trainer.max_steps", 6, name="less"))
+    assert load_bundle(folder / "bundle").tokenizers.source.processor.piece_to_id("<BT>") == UNK
+    alone.write_text(alone.read_text() + "mur mur mur mur\n")
+    with pytest.raises(MTError, match="the text is not that of the run"):
+        go(
+            *words,
+            "--back_translation.bundle",
+            tmp_path / "turned",
+            "--back_translation.tag=",
+            "--resume",
+        )
+    with pytest.raises(MTError, match="translates from xx to yy; name one from yy to xx"):
+        go(*words, "--back_translation.bundle", run.bundle, name="wrong")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--back_translation.bundle", "x"], "there is nothing to translate back"),
+        (["--back_translation.tag", "a b"], "back_translation.tag: must hold no blank"),
+        (["--back_translation.beam_size", "0"], "back_translation.beam_size: must be at least 1"),
+        (["--back_translation.files", "x", "--init_from", "y"], "which init_from does not"),
+        (["--back_translation.files", "none.yy"], "cannot read .*none.yy"),
+        (["--back_translation.files", "blank.yy"], "blank.yy: no line is left"),
+    ],
+)
+def test_mistakes_in_back_translation_are_told(
+    go: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], message: str
+) -> None:
+    (tmp_path / "blank.yy").write_text("\n \n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(MTError, match=message):
+        go(*options)
+    assert not (tmp_path / "run/checkpoints").exists()
