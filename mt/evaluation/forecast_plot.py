@@ -48,17 +48,17 @@ def forecast_png(
 
     steps, horizon = len(values), len(forecast.values)
     first = max(0, steps - max(_BEFORE * horizon, 20))
-    before, after = np.arange(first, steps), np.arange(steps, steps + horizon)
+    before, after = np.arange(first, steps), np.arange(steps - 1, steps + horizon)
     figure = Figure(figsize=(9, 3 * len(columns) + 0.6), layout="constrained")
     FigureCanvasAgg(figure)
     panels = figure.subplots(len(columns), squeeze=False)[:, 0]
     for number, (name, panel) in enumerate(zip(columns, panels, strict=True)):
-        lower, upper = forecast.lower[:, number], forecast.upper[:, number]
+        # Forecast and interval begin where the series ends.
+        point, lower, upper = (np.append(values[-1, number], part[:, number]) for part in forecast)
         band = f"{100 * interval:g}% interval"
         panel.fill_between(after, lower, upper, color="#0b5f7a", alpha=0.2, lw=0, label=band)
         panel.plot(before, values[first:, number], color="#1d1f24", lw=1.2, label="series")
-        point = forecast.values[:, number]
-        panel.plot(after, point, color="#0b5f7a", lw=1.6, label="forecast")
+        panel.plot(after, point, color="#0b5f7a", lw=1.6, marker=".", label="forecast")
         panel.set_title(name, loc="left")
         panel.spines[["top", "right"]].set_visible(False)
         places = np.linspace(first, steps + horizon - 1, 6).round().astype(int)

@@ -48,10 +48,11 @@ class ForecastReport:
 
 def score_rows(found: RollingOrigin) -> list[list[str]]:
     """Table the methods: a row of names, then a row for each column and method."""
-    several = len({one.column for one in found.methods}) > 1
-    head = ["method", "MASE", "MAE", "RMSE", f"{100 * found.interval:g}% interval covers", "width"]
+    columns = list(dict.fromkeys(one.column for one in found.methods))
+    several = len(columns) > 1
+    head = ["method", "MASE", "MAE", "RMSE", f"{100 * found.interval:g}% covers", "width"]
     rows = [["column", *head] if several else head]
-    for one in sorted(found.methods, key=lambda one: one.column):  # methods keep their order
+    for one in sorted(found.methods, key=lambda one: columns.index(one.column)):
         covered = "" if one.coverage is None else f"{100 * one.coverage:.1f}%"
         width = "" if one.width is None else f"{one.width:.4g}"
         row = [one.method, f"{one.mase:.3f}", f"{one.mae:.4g}", f"{one.rmse:.4g}", covered, width]
@@ -63,7 +64,8 @@ def setting(found: RollingOrigin) -> str:
     """Say how forecasts were measured."""
     return (
         f"{found.origins:,} origins in the test part, 1 to {found.horizon} steps ahead; MASE is "
-        f"scaled by the training part's mean |x(t) - x(t-{found.period})|."
+        f"scaled by the training part's mean |x(t) - x(t-{found.period})|; the share of the values "
+        f"that a {100 * found.interval:g}% interval covers, and its mean width, are the network's."
     )
 
 
@@ -121,7 +123,7 @@ def _forecasts(report: ForecastReport) -> Markup:
     horizon = report.found.horizon
     for number, name in enumerate(report.columns):
         by_step = [
-            Series(one.method, points, style)
+            Series(one.method.replace("exponential", "exp."), points, style)
             for one, style in zip(
                 (one for one in report.found.methods if one.column == name), STYLES, strict=False
             )
