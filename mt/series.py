@@ -106,8 +106,8 @@ def _number(cell: str, where: str) -> float:
         value = math.inf
     if not math.isfinite(value) or "_" in text:
         raise MTError(
-            f"{where}: {text!r} is no number; leave the cell empty where the value is missing, and "
-            "name a column of times (series.time)"
+            f"{where}: {text!r} is no number; leave the cell empty where the value is missing; a "
+            "column of times is what series.time names"
         )
     return value
 
