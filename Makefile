@@ -21,7 +21,8 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	@echo "setting up $(VENV), which takes a minute or two"
 	@$(VENV)/bin/python -m pip install --quiet --upgrade "pip>=25.1"
 	@$(VENV)/bin/python -m pip install --quiet --constraint constraints.txt "torch==2.13.0"
-	@$(VENV)/bin/python -m pip install -qq --constraint constraints.txt --group dev --editable '.[onnx,sweep]'
+	@$(VENV)/bin/python -m pip install -qq --constraint constraints.txt --group dev \
+	  --editable '.[forecast,onnx,sweep]'
 	@touch $@
 
 train: $(RUN)/scores.json  ## corpus, tokenizer, training, evaluation, report: RECIPE=… ARGS="--trainer.max_epochs 3"

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: mt COMMAND …
 
-  train RECIPE       from text to a translator or language model, its scores and a report
+  train RECIPE       from data to a trained network, its scores and a report
   sweep RECIPE SPACE choose a recipe's options by trying them
   tokenizer SPEC     train a SentencePiece model
   translate BUNDLE   translate lines of text
@@ -29,6 +29,7 @@ usage: mt COMMAND …
   score BUNDLE       log-probabilities of given translations or text
   generate BUNDLE    write text with a language model
   select             choose the pairs of a corpus that are best to train on
+  forecast BUNDLE    forecast a time series
   export BUNDLE      add ONNX graphs, for another engine
 
 mt COMMAND --help explains every option; mt --version tells the version."""
@@ -239,6 +240,23 @@ def select(arguments: list[str]) -> None:
     print(f"{kept:,} of {there:,} pairs kept", file=sys.stderr)
 
 
+def forecast(arguments: list[str]) -> None:
+    """Run `mt forecast`."""
+    from mt.options import ForecastOptions, parse_command
+
+    [bundle], [options] = parse_command(
+        "mt forecast",
+        "Forecast a time series, with prediction intervals, as CSV: a row for each time step and "
+        "column.",
+        {"BUNDLE": "folder of a trained forecaster, such as runs/sunspots/bundle"},
+        [ForecastOptions],
+        arguments,
+    )
+    from mt.filter import forecast
+
+    forecast(Path(bundle), options)
+
+
 def export(arguments: list[str]) -> None:
     """Run `mt export`."""
     # What the exporter says of its tracing is for its makers; torch reads this when it is imported.
@@ -271,6 +289,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "score": score,
     "generate": generate,
     "select": select,
+    "forecast": forecast,
     "export": export,
 }
 

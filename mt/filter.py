@@ -1,4 +1,4 @@
-"""Text streams through an engine: what `mt translate` and `mt score` do."""
+"""Files and streams through a bundle: what `mt translate`, `mt score` and their like do."""
 
 from __future__ import annotations
 
@@ -16,12 +16,20 @@ import torch
 
 from mt.bundle.files import read_config
 from mt.errors import MTError
-from mt.files import open_atomically
+from mt.files import open_atomically, write_atomically
+from mt.forecaster import Forecast, Forecaster
 from mt.language_model import LanguageModel
 from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
-from mt.options import Decoding, GenerateOptions, ScoreOptions, TranslateOptions
+from mt.options import (
+    Decoding,
+    ForecastOptions,
+    GenerateOptions,
+    ScoreOptions,
+    TranslateOptions,
+)
 from mt.parallel import CHUNK, Engine, Job, LanguageModelUse, check_sizes
 from mt.search.sampling import SamplingOptions
+from mt.series import Series, continue_times, read_series, write_csv
 from mt.translator import Translation, Translator
 
 _log = logging.getLogger("mt")
@@ -164,3 +172,44 @@ def generate(bundle: Path, options: GenerateOptions) -> None:
     prompts = [options.prompt] * options.number
     texts = model.generate(prompts, options.length, how, options.seed)
     print(("\n\n" if model.running else "\n").join(texts))
+
+
+def forecast(bundle: Path, options: ForecastOptions) -> None:
+    """Write what follows upon a series as CSV, and draw it.
+
+    Raises:
+        MTError: The bundle is no forecaster, the series is not of its columns, or an option is out
+            of range.
+    """
+    check_sizes(threads=options.threads, horizon=options.horizon, samples=options.samples)
+    if options.plot is not None:
+        from mt.evaluation.forecast_plot import check_matplotlib
+
+        check_matplotlib()
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    forecaster = Forecaster.load(bundle, options.device)
+    series = read_series(options.input, forecaster.columns, forecaster.time)
+    found = forecaster.forecast(
+        series.values, options.horizon, options.interval, options.samples, options.seed
+    )
+    steps = len(series.values)
+    counted = [str(step) for step in range(1, steps + options.horizon + 1)]
+    ahead = continue_times(series.times or counted[:steps], options.horizon)
+    times = counted if ahead is None else [*(series.times or counted[:steps]), *ahead]
+    name = "step" if ahead is None or forecaster.time is None else forecaster.time
+    with _open_output(options.output) as target:
+        target.write(write_csv(_rows(name, times[steps:], series, found)).encode())
+    if options.plot is not None:
+        from mt.evaluation.forecast_plot import forecast_png
+
+        picture = forecast_png(series.columns, series.values, found, options.interval, times)
+        write_atomically(options.plot, picture)
+
+
+def _rows(
+    name: str, times: list[str], series: Series, found: Forecast
+) -> Iterator[list[str | float]]:
+    yield [name, "column", "forecast", "lower", "upper"]
+    for time, *ends in zip(times, *found, strict=True):
+        for column, *values in zip(series.columns, *ends, strict=True):
+            yield [time, column, *map(float, values)]

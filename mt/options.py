@@ -285,6 +285,31 @@ class GenerateOptions:
 
 
 @dataclass(frozen=True)
+class ForecastOptions:
+    """The options of `mt forecast`."""
+
+    input: Path
+    """CSV file of the series: a row of names, then a row for each time step; an empty cell or
+    `nan` is a missing value."""
+    horizon: int = 12
+    """Time steps to forecast."""
+    interval: float = 0.9
+    """Probability of the prediction intervals."""
+    samples: int = 1000
+    """Paths that are drawn for the intervals."""
+    seed: int = 1
+    """Seed of the draw."""
+    output: Path | None = None
+    """CSV file of the forecasts (default: standard output)."""
+    plot: Path | None = None
+    """PNG file of a picture of them; needs the extra `forecast` (default: none)."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
 class ExportOptions:
     """The options of `mt export`."""
 

@@ -85,10 +85,11 @@ def table(rows: Sequence[Sequence[str]]) -> Markup:
 
 
 def training(
-    metrics: Path | None, flow: Sequence[tuple[int, float]] | None = None
+    metrics: Path | None, flow: Sequence[tuple[int, float]] | None = None, **curves: str
 ) -> Markup | None:
-    """Show the curves of a run's `metrics.csv`, and its gradient flow."""
-    figures = plots.training_curves(metrics) if metrics is not None else []
+    """Show the curves of a run's `metrics.csv` (see `plots.training_curves`), and its gradient
+    flow."""
+    figures = plots.training_curves(metrics, **curves) if metrics is not None else []
     points = [(float(distance), norm) for distance, norm in flow or () if norm > 0]
     if points:
         figures.append(

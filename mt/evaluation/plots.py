@@ -34,14 +34,18 @@ class Series(NamedTuple):
     """`a` to `d`: the stroke's colour and dash."""
     dots: bool = False
     """Mark every point."""
+    band: Sequence[tuple[float, float, float]] = ()
+    """What is shaded: (x, least, greatest), in the order of x."""
 
 
-def training_curves(metrics: Path) -> list[Markup]:
+def training_curves(
+    metrics: Path, unit: str = "nats per token", measure: str = "valid_bleu"
+) -> list[Markup]:
     """Return a `<figure>` for each curve that a run's `metrics.csv` holds, against its updates.
 
-    Loss, validation BLEU, learning rate and gradient norm. Columns, cells and values that are
-    missing, empty, infinite or no numbers are passed over; where a step stands twice, as after
-    a resumed run, the later row counts.
+    Loss in `unit`, the validation's measure, learning rate and gradient norm. Columns, cells and
+    values that are missing, empty, infinite or no numbers are passed over; where a step stands
+    twice, as after a resumed run, the later row counts.
     """
     columns = _read_columns(metrics)
     figures = []
@@ -52,14 +56,22 @@ def training_curves(metrics: Path) -> list[Markup]:
 
     loss = series("loss", "training") + series("valid_loss", "validation", "b", dots=True)
     if loss:
-        figures.append(line_chart("Loss", "nats per token", loss))
-    if bleu := series("valid_bleu", "", dots=True):
-        figures.append(line_chart("Validation BLEU", "0 to 100", bleu, mark="max"))
+        figures.append(line_chart("Loss", unit, loss))
+    if points := series(measure, "", dots=True):
+        name, note, mark = _MEASURES[measure]
+        figures.append(line_chart(f"Validation {name}", note, points, mark=mark))
     if rate := series("learning_rate", ""):
         figures.append(line_chart("Learning rate", "per update", rate, from_zero=True))
     if norm := series("gradient_norm", ""):
         figures.append(line_chart("Gradient norm", "before clipping", norm))
     return figures
+
+
+_MEASURES = {
+    "valid_bleu": ("BLEU", "0 to 100", "max"),
+    "valid_mase": ("MASE", "the less the better", None),
+}
+"""What a validation's measure is called, what is said of it, and which value is the best."""
 
 
 def _read_columns(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -95,6 +107,7 @@ def line_chart(
     mark: str | None = None,
     from_zero: bool = False,
     x_name: str = "updates",
+    x_from_zero: bool = True,
     log: bool | None = None,
 ) -> Markup:
     """Return a `<figure>` of lines, over updates unless `x_name` says otherwise, each with its last
@@ -105,12 +118,14 @@ def line_chart(
     flatten all the rest, or where `log` says so: then every y is above zero.
     """
     ys = [y for line in lines for _, y in line.points]
+    ys += [y for line in lines for _, low, high in line.band for y in (low, high)]
     xs = [x for line in lines for x, _ in line.points]
     if log is None:
         log = min(ys) > 0 and max(ys) > 20 * median(ys)
     y_ticks = _log_ticks(min(ys), max(ys)) if log else _ticks(0 if from_zero else min(ys), max(ys))
-    x_ticks = _ticks(0, max(xs))
-    x_of = _scale(0, max(xs), _LEFT, WIDTH - _RIGHT)
+    start = 0.0 if x_from_zero else min(xs)
+    x_ticks = [tick for tick in _ticks(start, max(xs)) if tick >= start]
+    x_of = _scale(start, max(xs), _LEFT, WIDTH - _RIGHT)
     low, high = min(y_ticks[0], min(ys)), max(y_ticks[-1], max(ys))
     curve: Callable[[float], float] = math.log if log else float
     linear = _scale(curve(low), curve(high), HEIGHT - _BOTTOM, _TOP)
@@ -121,6 +136,9 @@ def line_chart(
     parts = _axes(x_ticks, y_ticks, x_of, y_of, WIDTH - _RIGHT, x_name)
     ends: list[tuple[float, float, Series]] = []
     for line in lines:
+        if line.band:
+            rim = [(x, low) for x, low, _ in line.band] + [(x, y) for x, _, y in line.band[::-1]]
+            parts.append(element("path", d=_path(rim, x_of, y_of) + "Z", class_="plot-band"))
         spans = _spans(line.points)
         if len(spans) < len(line.points):
             rim = [(x, low) for x, _, low, _ in spans] + [(x, top) for x, _, _, top in spans[::-1]]

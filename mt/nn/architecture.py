@@ -177,6 +177,41 @@ class LanguageModelArchitecture:
         check_sizes(self)
 
 
+@dataclass(frozen=True)
+class ForecasterArchitecture:
+    """Size of the forecaster. Sizes are in units (floats per vector).
+
+    Raises `ValueError`, naming the options, for values that are out of range or clash.
+    """
+
+    hidden_size: int = 32
+    """Units of each recurrent layer."""
+    layers: int = 1
+    """Recurrent layers, one upon another."""
+    cell: Cell = "gru"
+    """What a step computes: Elman's network with one of three activations, `gru`, `lstm`,
+    `layer-norm-lstm` or `ssru`."""
+    loss: Literal["squared", "absolute", "gaussian"] = "gaussian"
+    """What is minimised: the squared or the absolute error of the next step, or the negative
+    log-likelihood of a Gaussian whose mean and standard deviation are both predicted."""
+    residual_from: int = 2
+    """The first layer, counted from 1, whose input is added to its output; 0 adds none."""
+    layer_dropout: float = 0.0
+    """Probability of dropping a unit between recurrent layers."""
+    output_dropout: float = 0.0
+    """Probability of dropping a unit of the top layer's output."""
+    locked_dropout: bool = False
+    """Drop the same units at every step of a window (variational dropout, Gal & Ghahramani,
+    arXiv:1512.05287)."""
+    weight_drop: float = 0.0
+    """Probability of dropping a weight between one step's state and the next one's, anew for each
+    batch (DropConnect, as in AWD-LSTM, Merity et al., arXiv:1708.02182); the cells that PyTorch
+    runs over whole sequences have it: lstm, gru, elman-tanh and elman-relu."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
 def check_sizes(architecture: object) -> None:
     """Refuse sizes, probabilities and residual connections of any network that are out of range.
 

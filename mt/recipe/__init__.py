@@ -3,6 +3,12 @@
 The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml` are instances.
 """
 
+from mt.recipe.forecasting import (
+    ForecastEvaluation,
+    ForecastingRecipe,
+    SeriesBatching,
+    SeriesOptions,
+)
 from mt.recipe.language_model import (
     LanguageModelRecipe,
     TextBatching,
@@ -26,6 +32,7 @@ from mt.recipe.translation import (
 RECIPES: dict[str, type[Recipe]] = {
     "translation": TranslationRecipe,
     "language-model": LanguageModelRecipe,
+    "forecasting": ForecastingRecipe,
 }
 """The recipes by their task."""
 
@@ -37,9 +44,13 @@ __all__ = [
     "Corpus",
     "Distillation",
     "Evaluation",
+    "ForecastEvaluation",
+    "ForecastingRecipe",
     "LanguageModelRecipe",
     "Optimization",
     "Recipe",
+    "SeriesBatching",
+    "SeriesOptions",
     "ShortlistOptions",
     "Source",
     "TextBatching",

@@ -135,7 +135,7 @@ def _check_same_run(run: RunFolder, recipe: Recipe, described: dict[str, Any]) -
 
 def _kept_on_resume(recipe: dict[str, Any]) -> dict[str, Any]:
     """Return, by dotted name, what decides the weights, the optimizer's state and the data."""
-    sections = ("corpus", "tokenizer", "model", "batches")
+    sections = ("corpus", "series", "tokenizer", "model", "batches")
     kept = {
         f"{section}.{name}": value
         for section in sections

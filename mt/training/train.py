@@ -10,6 +10,7 @@ from typing import Any
 from mt.recipe import Recipe
 from mt.training.fit import Run, leads
 from mt.training.folder import RunFolder
+from mt.training.forecasting import train_forecaster
 from mt.training.language_model import train_language_model
 from mt.training.trainer import choose_precision, make_trainer
 from mt.training.translation import check_teacher, train_translator
@@ -20,6 +21,7 @@ _log = logging.getLogger("mt")
 TASKS: dict[str, Callable[[Run[Any]], None]] = {
     "translation": train_translator,
     "language-model": train_language_model,
+    "forecasting": train_forecaster,
 }
 """What carries a recipe out, by its task."""
 

@@ -9,9 +9,10 @@ import pytest
 from conftest import PROJECT
 
 from mt.corpus import load_corpus
+from mt.corpus.series import load_series
 from mt.corpus.text import load_text
 from mt.options import parse_train
-from mt.recipe import LanguageModelRecipe, TranslationRecipe
+from mt.recipe import ForecastingRecipe, LanguageModelRecipe, TranslationRecipe
 
 RECIPES = sorted(PROJECT.glob("recipes/*.yaml"))
 
@@ -28,6 +29,13 @@ def test_a_recipe_reads_a_local_folder(
         text = load_text(replace(read.corpus, sources=[], files=str(tmp_path)))
         assert list(text.each()) == ["train line"]
         assert (text.valid, text.tests) == (["valid line"], {"test": ["test line"]})
+        return
+    if isinstance(read, ForecastingRecipe):
+        steps = read.series.valid_size + read.series.test_size + 500
+        (tmp_path / "own.csv").write_text("x\n" + "".join(f"{n}\n" for n in range(steps)))
+        series = replace(read.series, statsmodels=None, files=str(tmp_path / "own.csv"))
+        split = load_series(replace(read, series=series))
+        assert (split.valid, split.series.columns) == (500, ["x"])
         return
     assert isinstance(read, TranslationRecipe)
     languages = read.corpus

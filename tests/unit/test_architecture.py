@@ -21,6 +21,8 @@ HEAVY = (
     "pandas",
     "tensorboard",
     "jsonargparse",
+    "statsmodels",
+    "matplotlib",
 )
 
 
@@ -100,6 +102,7 @@ def test_the_imports_are_found_at_all() -> None:
         ("mt.placeholders", []),
         ("mt.scripts", []),
         ("mt.tokenizer", ["mt.errors", "mt.files", "mt.placeholders", "mt.recipe"]),
+        ("mt.series", ["mt.errors", "mt.lines"]),
         ("mt.batches", ["mt.tokenizer"]),
         ("mt.evaluation.scores", ["mt.errors", "mt.placeholders"]),
         (
@@ -110,6 +113,7 @@ def test_the_imports_are_found_at_all() -> None:
                 "mt.nn",
                 "mt.search.options",
                 "mt.search.shortlist",
+                "mt.series",
                 "mt.tokenizer",
             ],
         ),
@@ -140,6 +144,10 @@ def test_the_imports_are_found_at_all() -> None:
                 "mt.translator.resolve_device",
             ],
         ),
+        (
+            "mt.forecaster",
+            ["mt.bundle", "mt.errors", "mt.nn", "mt.series", "mt.translator.resolve_device"],
+        ),
     ],
 )
 def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) -> None:
@@ -162,6 +170,8 @@ def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) 
         ("sacrebleu", ["mt.evaluation"]),
         ("onnx", ["mt.onnx"]),
         ("onnxruntime", ["mt.onnx"]),
+        ("statsmodels", ["mt.corpus.series", "mt.evaluation.forecasts"]),
+        ("matplotlib", ["mt.evaluation.forecast_plot"]),
         ("jsonargparse", ["mt.options", "mt.cli"]),
         ("mt.cli", []),
         ("pickle", []),
@@ -174,6 +184,13 @@ def test_only_one_room_knows_a_package(package: str, rooms: list[str]) -> None:
         if inside(i.name, package) and not inside(i.module, *rooms)
     ]
     assert wrong == []
+
+
+def test_what_an_extra_brings_is_imported_only_when_it_is_used() -> None:
+    extras = "statsmodels", "matplotlib"
+    found = [i for i in IMPORTS if inside(i.name, *extras)]
+    assert found
+    assert all(i.lazy for i in found)
 
 
 def test_the_options_import_lightning_only_when_flags_need_it() -> None:
@@ -209,7 +226,8 @@ def loaded(code: str) -> set[str]:
 
 def test_translating_pays_for_no_training_stack() -> None:
     modules = loaded(
-        "import mt.batches, mt.bundle, mt.nn.seq2seq, mt.search, mt.tokenizer, mt.translator"
+        "import mt.batches, mt.bundle, mt.nn.seq2seq, mt.search, mt.tokenizer, mt.translator\n"
+        "import mt.language_model, mt.forecaster"
     )
     assert "torch" in modules
     assert modules.isdisjoint(HEAVY)
