@@ -28,7 +28,11 @@ VERSION = 1
 """Version of the format; a reader refuses any other."""
 _FORMAT = "mt-bundle"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-COMMANDS = {"translation": "mt translate", "language-model": "mt generate"}
+COMMANDS = {
+    "translation": "mt translate",
+    "language-model": "mt generate",
+    "classification": "mt classify",
+}
 """What a bundle is for, by its task."""
 
 

@@ -3,6 +3,15 @@
 The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml` are instances.
 """
 
+from mt.recipe.classification import (
+    ClassificationBatching,
+    ClassificationEvaluation,
+    ClassificationRecipe,
+    ClassificationTraining,
+    LabelledCleaning,
+    LabelledCorpus,
+    LabelledSource,
+)
 from mt.recipe.language_model import (
     LanguageModelRecipe,
     TextBatching,
@@ -25,16 +34,24 @@ from mt.recipe.translation import (
 RECIPES: dict[str, type[Recipe]] = {
     "translation": TranslationRecipe,
     "language-model": LanguageModelRecipe,
+    "classification": ClassificationRecipe,
 }
 """The recipes by their task."""
 
 __all__ = [
     "RECIPES",
     "Batching",
+    "ClassificationBatching",
+    "ClassificationEvaluation",
+    "ClassificationRecipe",
+    "ClassificationTraining",
     "Cleaning",
     "Corpus",
     "Distillation",
     "Evaluation",
+    "LabelledCleaning",
+    "LabelledCorpus",
+    "LabelledSource",
     "LanguageModelRecipe",
     "Optimization",
     "Recipe",

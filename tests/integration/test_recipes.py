@@ -9,9 +9,10 @@ import pytest
 from conftest import PROJECT
 
 from mt.corpus import load_corpus
+from mt.corpus.labelled import load_labelled
 from mt.corpus.text import load_text
 from mt.options import parse_train
-from mt.recipe import LanguageModelRecipe, TranslationRecipe
+from mt.recipe import ClassificationRecipe, LanguageModelRecipe, TranslationRecipe
 
 RECIPES = sorted(PROJECT.glob("recipes/*.yaml"))
 
@@ -28,6 +29,18 @@ def test_a_recipe_reads_a_local_folder(
         text = load_text(replace(read.corpus, sources=[], files=str(tmp_path)))
         assert list(text.each()) == ["train line"]
         assert (text.valid, text.tests) == (["valid line"], {"test": ["test line"]})
+        return
+    if isinstance(read, ClassificationRecipe):
+        for split in ("train", "valid", "test"):
+            rows = "".join(f"{split} line {name}\t{name}\n" for name in ("one", "two"))
+            (tmp_path / f"{split}.tsv").write_text(f"text\tlabel\n{rows}")
+        cleaning = replace(read.corpus.cleaning, min_examples=1, held_out="exact")
+        labelled = load_labelled(
+            replace(read.corpus, sources=[], files=str(tmp_path), cleaning=cleaning)
+        )
+        assert labelled.classes == ["one", "two"]
+        assert labelled.train.texts == ["train line one", "train line two"]
+        assert labelled.tests["test"].labels == [0, 1]
         return
     assert isinstance(read, TranslationRecipe)
     languages = read.corpus

@@ -139,6 +139,16 @@ def test_the_imports_are_found_at_all() -> None:
                 "mt.translator.resolve_device",
             ],
         ),
+        (
+            "mt.classifier",
+            [
+                "mt.batches",
+                "mt.bundle",
+                "mt.language_model.encode",
+                "mt.tokenizer",
+                "mt.translator.resolve_device",
+            ],
+        ),
     ],
 )
 def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) -> None:
