@@ -20,13 +20,14 @@ if TYPE_CHECKING:
 USAGE = """\
 usage: mt COMMAND …
 
-  train RECIPE       from text to a translator or language model, its scores and a report
+  train RECIPE       from text to a network of some task, its scores and a report
   tokenizer SPEC     train a SentencePiece model
   translate BUNDLE   translate lines of text
   evaluate BUNDLE    score translations of a test set
   compare SYSTEM …   score several systems, and test whether they differ
   score BUNDLE       log-probabilities of given translations or text
   generate BUNDLE    write text with a language model
+  classify BUNDLE    classes of lines of text, by a classifier
   export BUNDLE      add ONNX graphs, for another engine
 
 mt COMMAND --help explains every option; mt --version tells the version."""
@@ -209,6 +210,23 @@ def generate(arguments: list[str]) -> None:
     generate(Path(bundle), options)
 
 
+def classify(arguments: list[str]) -> None:
+    """Run `mt classify`."""
+    from mt.options import ClassifyOptions, parse_command
+
+    [bundle], [options] = parse_command(
+        "mt classify",
+        "Print the class of each line and its probability, separated by a tab; blank lines stay "
+        "blank.",
+        {"BUNDLE": "folder of a trained classifier, such as runs/language-id/bundle"},
+        [ClassifyOptions],
+        arguments,
+    )
+    from mt.filter import classify_stream
+
+    classify_stream(Path(bundle), options)
+
+
 def export(arguments: list[str]) -> None:
     """Run `mt export`."""
     # What the exporter says of its tracing is for its makers; torch reads this when it is imported.
@@ -239,6 +257,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "score": score,
     "generate": generate,
+    "classify": classify,
     "export": export,
 }
 

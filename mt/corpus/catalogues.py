@@ -78,7 +78,7 @@ def home_assistant_languages() -> LanguageCatalogue:
 
     def texts() -> Iterator[tuple[str, str, str]]:
         for key, language, text in _home_assistant_texts(wheel):
-            if folded := " ".join(text.split()):
+            if (folded := " ".join(text.split())) and "[%key" not in folded:  # a reference
                 yield folded, language.partition("-")[0], key
 
     return LanguageCatalogue(f"Home Assistant {_HOME_ASSISTANT} (Apache-2.0)", [wheel], texts)

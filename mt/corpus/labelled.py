@@ -106,6 +106,7 @@ def load_labelled(corpus: LabelledCorpus) -> Labelled:
     cleaner.clean()
     sets = cleaner.split(valid, tests)
     cleaner.drop_held_out([one for examples in sets.values() for one in examples])
+    cleaner.limit()
     classes = cleaner.classes()
     kept = [train[row] for row in cleaner.rows.tolist()]
     valid = _of_classes(sets.pop("valid"), classes, cleaner.rare, "validation")
@@ -239,6 +240,18 @@ class _Cleaner:
             for place in np.flatnonzero(keep).tolist():
                 keep[place] = not near.near(self._examples[self.rows[place]].text)
         self._keep("in validation or test" + ", nearly" * (rule == "near"), keep)
+
+    def limit(self) -> None:
+        """Drop what is beyond the most texts of a label."""
+        most = self._corpus.cleaning.max_examples
+        if most == 0:
+            return
+        order = np.lexsort((self._pair[self.rows], self._label[self.rows]))
+        labels = self._label[self.rows][order]
+        _, first, label = np.unique(labels, return_index=True, return_inverse=True)
+        keep = np.empty(len(order), dtype=bool)
+        keep[order] = np.arange(len(order)) - first[label] < most
+        self._keep(f"beyond {most:,} texts of a label", keep)
 
     def classes(self) -> dict[str, int]:
         """Number the labels that are trained on, in their order.
@@ -379,6 +392,9 @@ def _open_catalogue(source: LabelledSource) -> _Origin:
 
 def _open_hub(source: LabelledSource) -> _Origin:
     ours = list(source.splits)
+    for name in ours:
+        if not re.fullmatch(r"train|valid|test[\w-]*", name):
+            raise MTError(f"corpus.sources.splits: {name!r} is no split; name train, valid or test")
     datasets = download(source, [source.splits[name] for name in ours])
     splits = {}
     for name, data in zip(ours, datasets, strict=True):

@@ -51,9 +51,12 @@ class LabelledCleaning:
     either text, in common."""
     min_examples: int = 1
     """Labels with fewer texts than this are left out, in validation and test too."""
+    max_examples: int = 0
+    """Most texts of a label, chosen by the hash of their content, so that an epoch is not spent on
+    the most frequent ones; 0 sets no limit."""
 
     def __post_init__(self) -> None:
-        check("corpus.cleaning.", self, min_examples=(1, ANY))
+        check("corpus.cleaning.", self, min_examples=(1, ANY), max_examples=(0, ANY))
 
 
 @dataclass(frozen=True)
