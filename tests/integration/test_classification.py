@@ -120,26 +120,25 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(place: Path, run: P
 
 def test_lines_in_lines_out(mt: Command, place: Path, run: Path) -> None:
     generator = random.Random(2)
-    lines = ["".join(generator.choices("abc", k=generator.randint(1, 16))) for _ in range(2500)]
-    lines[3] = lines[1500] = ""
+    lines = ["".join(generator.choices("abc", k=generator.randint(1, 16))) for _ in range(1300)]
+    lines[3] = lines[1200] = ""
     lines[7] = "  "
     lines[8] = "a\u2028b\rc"
     lines[9] = "c" * 300
     text = "".join(f"{line}\n" for line in lines)
     (place / "lines.txt").write_text(text, newline="")
     bundle = run / "bundle"
-    plain, small, top, objects, file = mt.each(
+    plain, top, objects, file = mt.each(
         [
             ["classify", bundle],
-            ["classify", bundle, "--batch-tokens", 5, "--threads", 1, "--device", "cpu"],
-            ["classify", bundle, "--top", 2],
+            ["classify", bundle, "--top", 2, "--batch-tokens", 5, "--threads", 1],
             ["classify", bundle, "--format", "jsonl", "--top", 9],
             ["classify", bundle, "--input", "lines.txt", "--output", "classes.txt"],
         ],
         cwd=place,
         stdin=text,
     )
-    for done in (plain, small, top, objects, file):
+    for done in (plain, top, objects, file):
         assert done.status == 0, done.err
     rows = plain.out.removesuffix("\n").split("\n")
     assert len(rows) == len(lines)
@@ -147,10 +146,9 @@ def test_lines_in_lines_out(mt: Command, place: Path, run: Path) -> None:
     assert (place / "classes.txt").read_text() == plain.out
     predictions = Classifier.load(bundle, "cpu").classify(lines, top=3)
     right = []
-    for line, row, short, two, record, expected in zip(
+    for line, row, two, record, expected in zip(
         lines,
         rows,
-        small.out.split("\n"),
         top.out.split("\n"),
         objects.out.split("\n"),
         predictions,
@@ -159,36 +157,32 @@ def test_lines_in_lines_out(mt: Command, place: Path, run: Path) -> None:
         found = json.loads(record)
         assert found["text"] == line
         if not line.strip():
-            assert (row, short, two, found["classes"]) == ("", "", "", [])
+            assert (row, two, found["classes"]) == ("", "", [])
             continue
         label, probability = row.split("\t")
         assert label == expected[0].label
         assert float(probability) == pytest.approx(expected[0].probability, abs=2e-4)
         assert two.split("\t")[0::2] == [one.label for one in expected[:2]]
         assert [one["class"] for one in found["classes"]] == [one.label for one in expected]
-        assert short.split("\t")[0] == label
         counts = sorted(map(line.count, "abc"))
         if 4 <= len(line) <= 16 and counts[1] < counts[2]:
             right.append(label == most(line))
-    assert sum(right) > 0.93 * len(right) > 1000
+    assert sum(right) > 0.93 * len(right) > 500
 
 
 def test_any_bytes_are_lines(mt: Command, place: Path, run: Path) -> None:
-    done = mt("classify", run / "bundle", cwd=place, stdin="aaab\nbbbbc")
-    assert [row.split("\t")[0] for row in done.out.splitlines()] == ["a", "b"]
-    done = mt("classify", run / "bundle", cwd=place, stdin=b"aaa\xff\n")
-    assert done.out.startswith("a\t")
-    assert "line 1 is not valid UTF-8" in done.err
-    assert mt("classify", run / "bundle", cwd=place).out == ""
+    done = mt("classify", run / "bundle", cwd=place, stdin=b"aaab\n\xffccc\nbbbbc")
+    assert [row.split("\t")[0] for row in done.out.splitlines()] == ["a", "c", "b"]
+    assert "line 2 is not valid UTF-8" in done.err
 
 
 def test_mistakes_are_told(mt: Command, place: Path, run: Path) -> None:
     bundle, recipe = run / "bundle", "recipes/most.yaml"
+    with pytest.raises(MTError, match="nothing: no such bundle"):
+        Classifier.load("nothing")
     cases = {
         "of task classification, not translation; use mt classify": ["translate", bundle],
-        "nothing: no such bundle": ["classify", "nothing"],
         "--top must be at least 1": ["classify", bundle, "--top", 0],
-        "cannot read missing.txt": ["classify", bundle, "--input", "missing.txt"],
         "auto: cannot choose `model.hidden_size`": [
             *("train", recipe, "--auto", "[model.hidden_size]", "--output", "x")
         ],
