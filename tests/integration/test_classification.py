@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Command
+from conftest import PROJECT, Command
 
 from mt.classifier import Classifier
 from mt.errors import MTError
@@ -235,3 +235,26 @@ def test_a_recipe_names_a_trained_bundle_and_is_told_what_it_knows(place: Path, 
     options = parse_train([str(place / "recipes/clean.yaml"), "--output", str(place / "y")])
     with pytest.raises(MTError, match="runs/most/bundle does not know 'zz' but a, b, c"):
         train(options.recipe, options.output)
+
+
+def test_the_recipe_for_reviews_reads_local_files(tmp_path: Path) -> None:
+    good, bad = ["fine", "lovely", "a joy"], ["dull", "dreadful", "a bore"]
+    for split, size in (("train", 120), ("test", 40)):
+        rows = [
+            (f"Film {number} of {split} is {generator.choice(words)}. <br /><br />Really.", label)
+            for number in range(size)
+            for generator in [random.Random(f"{split}{number}")]
+            for words, label in [(good, 1) if number % 2 else (bad, 0)]
+        ]
+        records = [json.dumps({"text": text, "label": label}) for text, label in rows]
+        (tmp_path / f"{split}.jsonl").write_text("".join(f"{record}\n" for record in records))
+    words = [str(PROJECT / "recipes/imdb.yaml"), "--corpus.files", str(tmp_path)]
+    words += ["--output", str(tmp_path / "run"), "--tokenizer.vocab_size", "300"]
+    words += ["--model.hidden_size", "16", "--trainer.max_epochs", "12"]
+    words += ["--batches.tokens", "500", "--training.warmup_steps", "5"]
+    options = parse_train([*words, "--training.learning_rate", "1e-2"])
+    train(options.recipe, options.output)
+    [test] = json.loads((tmp_path / "run/scores.json").read_text())["tests"]
+    assert test["texts"] == 40
+    assert [row["name"] for row in test["classes"]] == ["0", "1"]
+    assert test["accuracy"]["score"] > 90
