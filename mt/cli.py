@@ -30,6 +30,7 @@ usage: mt COMMAND …
   generate BUNDLE    write text with a language model
   select             choose the pairs of a corpus that are best to train on
   forecast BUNDLE    forecast a time series
+  classify BUNDLE    classes of lines of text, by a classifier
   export BUNDLE      add ONNX graphs, for another engine
 
 mt COMMAND --help explains every option; mt --version tells the version."""
@@ -257,6 +258,23 @@ def forecast(arguments: list[str]) -> None:
     forecast(Path(bundle), options)
 
 
+def classify(arguments: list[str]) -> None:
+    """Run `mt classify`."""
+    from mt.options import ClassifyOptions, parse_command
+
+    [bundle], [options] = parse_command(
+        "mt classify",
+        "Print the class of each line and its probability, separated by a tab; blank lines stay "
+        "blank.",
+        {"BUNDLE": "folder of a trained classifier, such as runs/language-id/bundle"},
+        [ClassifyOptions],
+        arguments,
+    )
+    from mt.filter import classify_stream
+
+    classify_stream(Path(bundle), options)
+
+
 def export(arguments: list[str]) -> None:
     """Run `mt export`."""
     # What the exporter says of its tracing is for its makers; torch reads this when it is imported.
@@ -290,6 +308,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "generate": generate,
     "select": select,
     "forecast": forecast,
+    "classify": classify,
     "export": export,
 }
 

@@ -15,12 +15,14 @@ from typing import BinaryIO
 import torch
 
 from mt.bundle.files import read_config
+from mt.classifier import Classifier, Prediction
 from mt.errors import MTError
 from mt.files import open_atomically, write_atomically
 from mt.forecaster import Forecast, Forecaster
 from mt.language_model import LanguageModel
 from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
 from mt.options import (
+    ClassifyOptions,
     Decoding,
     ForecastOptions,
     GenerateOptions,
@@ -137,6 +139,7 @@ def score_files(bundle: Path, options: ScoreOptions) -> None:
         _score_text(LanguageModel.load(bundle, options.device), options)
         return
     if options.source is None:
+        read_config(bundle, "translation")  # a classifier needs another command, not a source
         raise MTError("--source: name the file of the lines that were translated")
     sources, targets = read_parallel([options.source, options.target])
     translator = Translator.load(bundle, options.device)
@@ -213,3 +216,32 @@ def _rows(
     for time, *ends in zip(times, *found, strict=True):
         for column, *values in zip(series.columns, *ends, strict=True):
             yield [time, column, *map(float, values)]
+
+
+def classify_stream(bundle: Path, options: ClassifyOptions) -> None:
+    """Tell the classes of the input's lines, line by line at a terminal; blank ones stay blank.
+
+    Raises:
+        MTError: The bundle is no classifier, or a file cannot be read or written; an output file is
+            whole or as it was before.
+    """
+    check_sizes(threads=options.threads, top=options.top, batch_tokens=options.batch_tokens)
+    torch.set_num_threads(options.threads or os.cpu_count() or 1)
+    classifier = Classifier.load(bundle, options.device)
+    lines = stream_lines(_raw_lines(options.input), str(options.input or "standard input"))
+    chunk = 1 if options.input is None and sys.stdin.isatty() else CHUNK
+    with _open_output(options.output) as target:
+        while texts := list(islice(lines, chunk)):
+            real = [text for text in texts if text.strip()]
+            found = iter(classifier.classify(real, options.top, options.batch_tokens))
+            for text in texts:
+                predictions = next(found) if text.strip() else []
+                target.write(_format_classes(text, predictions, options.format).encode())
+            target.flush()
+
+
+def _format_classes(text: str, predictions: list[Prediction], form: str) -> str:
+    if form == "text":
+        return "\t".join(f"{one.label}\t{one.probability:.4f}" for one in predictions) + "\n"
+    rows = [{"class": one.label, "probability": round(one.probability, 6)} for one in predictions]
+    return json.dumps({"text": text, "classes": rows}, ensure_ascii=False) + "\n"

@@ -285,6 +285,27 @@ class GenerateOptions:
 
 
 @dataclass(frozen=True)
+class ClassifyOptions:
+    """The options of `mt classify`."""
+
+    input: Path | None = None
+    """File of lines (default: standard input)."""
+    output: Path | None = None
+    """File of their classes (default: standard output)."""
+    top: int = 1
+    """Classes to name for each line, the likeliest first; at most all there are."""
+    format: Literal["text", "jsonl"] = "text"
+    """`text`: a line each, class and probability between tabs; `jsonl`: objects with text, and
+    class and probability of each class."""
+    batch_tokens: int = 8192
+    """Padded tokens of a batch; a longer line is a batch of its own."""
+    device: str = "auto"
+    """Where to compute: auto, cpu, cuda or cuda:N."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+@dataclass(frozen=True)
 class ForecastOptions:
     """The options of `mt forecast`."""
 

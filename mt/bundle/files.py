@@ -32,6 +32,7 @@ COMMANDS = {
     "translation": "mt translate",
     "language-model": "mt generate",
     "forecasting": "mt forecast",
+    "classification": "mt classify",
 }
 """What a bundle is for, by its task."""
 

@@ -46,29 +46,71 @@ def home_assistant(source: str, target: str) -> Catalogue:
 
     Raises `MTError` for a failed download, a damaged wheel, and a language that is not there.
     """
+    wheel, known = _home_assistant_wheel()
+    _check_languages("Home Assistant", known, source, target)
+
+    def pairs() -> Iterator[Pair]:
+        texts: dict[str, dict[str, str]] = {source: {}, target: {}}
+        for key, language, text in _home_assistant_texts(wheel, {source, target}):
+            texts[language][key] = text
+        yield from _distinct(texts[source], texts[target])
+
+    return Catalogue(f"Home Assistant {_HOME_ASSISTANT} (Apache-2.0)", [wheel], pairs)
+
+
+class LanguageCatalogue(NamedTuple):
+    """A catalogue on disk, in all its languages."""
+
+    description: str  # name, version and licence
+    files: list[Path]  # what the texts are read from
+    texts: Callable[[], Iterator[tuple[str, str, str]]]  # text, language, and the text's key
+
+
+def home_assistant_languages() -> LanguageCatalogue:
+    """Bring the texts of Home Assistant's user interface in every language.
+
+    A language goes by the first part of its code: `pt-BR` counts as `pt`, `en-GB` as `en`,
+    `zh-Hans` and `zh-Hant` as `zh`, `sr-Latn` as `sr`. Translations of one text have one key.
+
+    Raises `MTError` for a failed download and a damaged wheel.
+    """
+    wheel, _ = _home_assistant_wheel()
+
+    def texts() -> Iterator[tuple[str, str, str]]:
+        for key, language, text in _home_assistant_texts(wheel):
+            if (folded := " ".join(text.split())) and "[%key" not in folded:  # a reference
+                yield folded, language.partition("-")[0], key
+
+    return LanguageCatalogue(f"Home Assistant {_HOME_ASSISTANT} (Apache-2.0)", [wheel], texts)
+
+
+def _home_assistant_wheel() -> tuple[Path, set[str]]:
+    """Bring the wheel, and tell the languages in it."""
     wheel = cache_folder("home-assistant") / f"homeassistant-{_HOME_ASSISTANT}-py3-none-any.whl"
     if not wheel.exists():
         _pip_download(wheel)
     try:
         with zipfile.ZipFile(wheel) as archive:
-            matches = [match for name in archive.namelist() if (match := _MEMBER.fullmatch(name))]
+            names = archive.namelist()
     except (zipfile.BadZipFile, OSError) as error:
         raise _damaged(wheel, error) from None
-    _check_languages("Home Assistant", {match[2] for match in matches}, source, target)
+    return wheel, {match[2] for name in names if (match := _MEMBER.fullmatch(name))}
 
-    def pairs() -> Iterator[Pair]:
-        texts: dict[str, dict[str, str]] = {source: {}, target: {}}
-        try:
-            with zipfile.ZipFile(wheel) as archive:
-                for match in matches:
-                    if match[2] in texts:
-                        tree = json.loads(archive.read(match[0]))
-                        texts[match[2]].update(_leaves(tree, match[1]))
-        except (zipfile.BadZipFile, OSError, ValueError) as error:
-            raise _damaged(wheel, error) from None
-        yield from _distinct(texts[source], texts[target])
 
-    return Catalogue(f"Home Assistant {_HOME_ASSISTANT} (Apache-2.0)", [wheel], pairs)
+def _home_assistant_texts(
+    wheel: Path, languages: set[str] | None = None
+) -> Iterator[tuple[str, str, str]]:
+    """Yield the key, language and text of each string, of some languages or all."""
+    try:
+        with zipfile.ZipFile(wheel) as archive:
+            for name in archive.namelist():
+                match = _MEMBER.fullmatch(name)
+                if match and (languages is None or match[2] in languages):
+                    tree = json.loads(archive.read(name))
+                    for key, text in _leaves(tree, match[1]):
+                        yield key, match[2], text
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise _damaged(wheel, error) from None
 
 
 def _leaves(tree: Any, path: str) -> Iterator[tuple[str, str]]:

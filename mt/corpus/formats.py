@@ -37,8 +37,10 @@ class Columns(NamedTuple):
     target: str | None = None
     plain: Pair = ("source", "target")
     """Names of columns that are looked for last."""
-    option: str = ""
-    """The option that names a column; by default `source_column` or `target_column`."""
+    options: Pair = ("source_column", "target_column")
+    """The options that name the columns."""
+    label: bool = False
+    """The target is a label, for which a whole number may stand, too."""
 
     @property
     def one(self) -> bool:
@@ -203,6 +205,8 @@ def pick_pair(place: str, columns: Columns, record: dict[str, Any]) -> Pair:
     if _translation(columns, record) and isinstance(record["translation"], dict):
         place, record = f"{place}: translation", record["translation"]
     source, target = (record[name] for name in _required(place, columns, record))
+    if columns.label and isinstance(target, int):
+        target = str(target)
     for text in (source, target):
         if text is not None and not isinstance(text, str):
             raise MTError(f"{place}: expected text, found {type(text).__name__}")
@@ -234,9 +238,8 @@ def _required(place: str | Path, columns: Columns, names: Iterable[str]) -> Pair
     if source is not None and target is not None:
         return source, target
     if source is None:
-        missing, option = columns.source or columns.source_language, "source_column"
+        missing, option = columns.source or columns.source_language, columns.options[0]
     else:
-        missing, option = columns.target or columns.target_language, "target_column"
+        missing, option = columns.target or columns.target_language, columns.options[1]
     there = ", ".join(repr(name) for name in names)
-    option = columns.option or option
     raise MTError(f"{place} has no column {missing!r} but {there}; name it with {option}")

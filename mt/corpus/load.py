@@ -10,8 +10,8 @@ import tempfile
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict
-from itertools import islice
+from dataclasses import asdict, replace
+from itertools import compress, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mt.corpus.cleaning import HeldOut, PairRules, RuleCount, near_key
 from mt.corpus.formats import Pair
+from mt.corpus.languages import LanguageRule
 from mt.corpus.sources import Origin, Text, open_sources
 from mt.corpus.splits import cut, cut_size, deal
 from mt.corpus.store import (
@@ -107,12 +108,14 @@ def load_corpus(corpus: Corpus) -> ParallelCorpus:
         for name in ("valid_size", "test_size"):
             if getattr(corpus, name) < 1:
                 raise MTError(f"corpus.{name} is {getattr(corpus, name)}; give at least 1")
+        identifier = corpus.cleaning.language_identifier
+        languages = None if identifier is None else LanguageRule(Path(identifier), corpus)
         origins = open_sources(corpus)
         folder = cache_folder("corpus")
-        key = _key(corpus, origins)
+        key = _key(corpus, origins, languages)
         with locked(folder / f"{key}.lock"):
             if not (folder / key).is_dir():
-                _build(corpus, origins, folder, key)
+                _build(corpus, origins, languages, folder, key)
             return _open(corpus, folder / key)
     except OSError as error:
         if disk_full(error):
@@ -135,7 +138,10 @@ def cleaning_table(corpus: ParallelCorpus) -> str:
     return "\n".join([*lines, "pairs: " + " · ".join(sizes)])
 
 
-def _key(corpus: Corpus, origins: list[Origin]) -> str:
+def _key(corpus: Corpus, origins: list[Origin], languages: LanguageRule | None) -> str:
+    if languages is not None:  # what the bundle holds counts, and not where it lies
+        cleaning = replace(corpus.cleaning, language_identifier=languages.digest)
+        corpus = replace(corpus, cleaning=cleaning)
     texts = [
         [text and text.fingerprint for text in (origin.train, origin.valid)]
         + [(name, text.fingerprint) for name, text in sorted(origin.tests.items())]
@@ -161,14 +167,16 @@ def _open(corpus: Corpus, folder: Path) -> ParallelCorpus:
         )
 
 
-def _build(corpus: Corpus, origins: list[Origin], folder: Path, key: str) -> None:
+def _build(
+    corpus: Corpus, origins: list[Origin], languages: LanguageRule | None, folder: Path, key: str
+) -> None:
     """Make the corpus in a folder of its own, which gets its name when it is whole."""
     # A process that was killed left these; a folder that cannot be removed does no harm.
     for leftover in folder.glob(f"{key}.*.partial"):
         shutil.rmtree(leftover, ignore_errors=True)
     partial = Path(tempfile.mkdtemp(dir=folder, prefix=f"{key}.", suffix=".partial"))
     try:
-        _Builder(corpus, origins, partial).build()
+        _Builder(corpus, origins, languages, partial).build()
         try:
             os.replace(partial, folder / key)
         except OSError:
@@ -191,9 +199,16 @@ class _Keys(NamedTuple):
 
 
 class _Builder:
-    def __init__(self, corpus: Corpus, origins: list[Origin], folder: Path) -> None:
+    def __init__(
+        self,
+        corpus: Corpus,
+        origins: list[Origin],
+        languages: LanguageRule | None,
+        folder: Path,
+    ) -> None:
         self._corpus = corpus
         self._origins = origins
+        self._languages = languages
         self._folder = folder
         self._rule = corpus.cleaning.held_out
         self._counts: list[RuleCount] = []
@@ -256,11 +271,15 @@ class _Builder:
                         broken[rule] += 1
                         if rule is None:
                             good.append(pair)
+                    if self._languages is not None:
+                        right = self._languages.right(good)
+                        broken[self._languages.name] += right.count(False)
+                        good = list(compress(good, right))
                     writer.write(*_sides(good))
                     columns.append(self._keys(good, number))
         left = sum(self._read)
         self._count("read", left)
-        for name in rules.names:
+        for name in [*rules.names, *([self._languages.name] if self._languages else [])]:
             left -= broken[name]
             self._count(name, left)
         columns = columns or [self._keys([])]

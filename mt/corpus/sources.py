@@ -23,7 +23,7 @@ from mt.corpus.formats import (
 )
 from mt.corpus.store import BATCH, disk_full, first_line, hash_files, quiet
 from mt.errors import MTError
-from mt.recipe import Corpus, Source, TextSource
+from mt.recipe import Corpus, LabelledSource, Source, TextSource
 
 if TYPE_CHECKING:
     import datasets
@@ -265,7 +265,9 @@ def hub_cells(place: str, columns: Columns, data: datasets.Dataset) -> Iterator[
             yield pick_pair(place, columns, dict(zip(names, values, strict=True)))
 
 
-def download(source: Source | TextSource, splits: list[str]) -> list[datasets.Dataset]:
+def download(
+    source: Source | TextSource | LabelledSource, splits: list[str]
+) -> list[datasets.Dataset]:
     """Fetch splits of a hub dataset, or take them from the hub's cache.
 
     Raises `MTError` where it is not there or cannot be reached, and for an unknown split.
@@ -292,7 +294,7 @@ def download(source: Source | TextSource, splits: list[str]) -> list[datasets.Da
     return found
 
 
-def _unreachable(source: Source | TextSource, error: Exception) -> MTError:
+def _unreachable(source: Source | TextSource | LabelledSource, error: Exception) -> MTError:
     return MTError(
         f"corpus: cannot fetch {source.hub} from the hub ({first_line(error)}); try again, or "
         "work offline with a folder of text: --corpus.files DIR"

@@ -276,7 +276,12 @@ def _open(corpus: TextCorpus) -> list[_Origin]:
 
 def _columns(source: TextSource, corpus: TextCorpus) -> Columns:
     return Columns(
-        corpus.language, corpus.language, source.column, source.column, ("text", "text"), "column"
+        corpus.language,
+        corpus.language,
+        source.column,
+        source.column,
+        ("text", "text"),
+        ("column", "column"),
     )
 
 

@@ -82,7 +82,7 @@ def write_forecast_report(folder: Path, report: ForecastReport) -> None:
         ("methods", "Beside other methods", join(compared)),
         ("forecasts", "Forecasts", _forecasts(report)),
         ("series", "The series", _series(report)),
-        ("training", "Training", training(report.curves, unit="per value", measure="valid_mase")),
+        ("training", "Training", training(report.curves, unit="per value")),
         ("recipe", "Recipe", recipe(report.recipe_yaml)),
     ]
     subtitle = f"forecaster of {', '.join(report.columns)}"

@@ -38,12 +38,10 @@ class Series(NamedTuple):
     """What is shaded: (x, least, greatest), in the order of x."""
 
 
-def training_curves(
-    metrics: Path, unit: str = "nats per token", measure: str = "valid_bleu"
-) -> list[Markup]:
+def training_curves(metrics: Path, unit: str = "nats per token") -> list[Markup]:
     """Return a `<figure>` for each curve that a run's `metrics.csv` holds, against its updates.
 
-    Loss in `unit`, the validation's measure, learning rate and gradient norm. Columns, cells and
+    Loss in `unit`, what validations measure, learning rate and gradient norm. Columns, cells and
     values that are missing, empty, infinite or no numbers are passed over; where a step stands
     twice, as after a resumed run, the later row counts.
     """
@@ -57,9 +55,14 @@ def training_curves(
     loss = series("loss", "training") + series("valid_loss", "validation", "b", dots=True)
     if loss:
         figures.append(line_chart("Loss", unit, loss))
-    if points := series(measure, "", dots=True):
-        name, note, mark = _MEASURES[measure]
-        figures.append(line_chart(f"Validation {name}", note, points, mark=mark))
+    for name, (note, mark, measured) in _MEASURES.items():
+        lines = [
+            line
+            for (column, called), style in zip(measured.items(), STYLES, strict=False)
+            for line in series(column, called, style, dots=True)
+        ]
+        if lines:
+            figures.append(line_chart(f"Validation {name}", note, lines, mark=mark))
     if rate := series("learning_rate", ""):
         figures.append(line_chart("Learning rate", "per update", rate, from_zero=True))
     if norm := series("gradient_norm", ""):
@@ -67,11 +70,15 @@ def training_curves(
     return figures
 
 
+STYLES = "abcd"
+"""Styles of a series, by which those of one name look the same in every picture."""
 _MEASURES = {
-    "valid_bleu": ("BLEU", "0 to 100", "max"),
-    "valid_mase": ("MASE", "the less the better", None),
+    "BLEU": ("0 to 100", "max", {"valid_bleu": ""}),
+    "accuracy": ("percent", None, {"valid_accuracy": "accuracy", "valid_macro_accuracy": "macro"}),
+    "MASE": ("the less the better", None, {"valid_mase": ""}),
 }
-"""What a validation's measure is called, what is said of it, and which value is the best."""
+"""What validations may measure: what is said of it, which value is the best, and its columns, each
+with what its line is called."""
 
 
 def _read_columns(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -264,10 +271,6 @@ def scatter_chart(
     return _figure(title, unit, summary, parts)
 
 
-STYLES = "abcd"
-"""Styles of a series, by which those of one name look the same in every picture."""
-
-
 def interval_chart(
     title: str,
     unit: str,
@@ -310,6 +313,81 @@ def interval_chart(
         for place, (label, below) in enumerate(labels)
     )
     return _figure(title, unit, summary, parts)
+
+
+def confusion_matrix(
+    title: str, note: str, names: Sequence[str], table: Sequence[Sequence[int]]
+) -> Markup:
+    """Return a `<figure>` of a square of cells, each as dark as its share of its row.
+
+    Few classes have their numbers in the cells; of many, a cell tells its own when pointed at.
+    """
+    few = len(names) <= 12
+    size = 34.0 if few else max(9.0, min(18.0, 700 / len(names)))
+    left = 10 + 6.2 * min(12, max(map(len, names)))
+    short = [name if len(name) <= 12 else f"{name[:11]}…" for name in names]
+    side = len(names) * size
+    parts = []
+    for row, (name, cells) in enumerate(zip(names, table, strict=True)):
+        middle = f"{left + (row + 0.5) * size:.1f}"
+        parts.append(
+            element(
+                *("text", short[row]),
+                **{"x": f"{left - 5:.1f}", "y": middle, "dy": "0.33em", "text-anchor": "end"},
+            )
+        )
+        parts.append(
+            element(
+                *("text", short[row]),
+                transform=f"translate({middle} {left - 5:.1f}) rotate(-90)",
+                dy="0.33em",
+            )
+        )
+        total = max(1, sum(cells))
+        for column, texts in enumerate(cells):
+            if not texts and not few:
+                continue
+            x, y = left + column * size, left + row * size
+            tip = f"{name} taken for {names[column]}: {texts:,} of {sum(cells):,}"
+            parts.append(
+                element(
+                    "rect",
+                    element("title", tip),
+                    x=f"{x:.1f}",
+                    y=f"{y:.1f}",
+                    width=f"{size - 1:.1f}",
+                    height=f"{size - 1:.1f}",
+                    # The root: a few of many can be seen.
+                    fill_opacity=f"{(texts / total) ** 0.5:.2f}",
+                    class_="plot-cell" if row == column else "plot-cell plot-wrong",
+                )
+            )
+            if few:
+                parts.append(
+                    element(
+                        *("text", f"{texts:,}"),
+                        x=f"{x + size / 2:.1f}",
+                        y=f"{y + size / 2:.1f}",
+                        dy="0.33em",
+                        text_anchor="middle",
+                        class_="plot-count",
+                    )
+                )
+    whole = f"{left + side + 4:.0f}"
+    return element(
+        "figure",
+        element("figcaption", element("strong", title), " ", element("span", note)),
+        element(
+            "svg",
+            *parts,
+            viewBox=f"0 0 {whole} {whole}",
+            style=f"max-width: {1.3 * (left + side):.0f}px",
+            role="img",
+            aria_label=f"{title}: {note}",
+            class_="plot",
+        ),
+        class_="chart",
+    )
 
 
 # -- Parts -----------------------------------------------------------------------------------------

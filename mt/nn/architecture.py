@@ -212,6 +212,46 @@ class ForecasterArchitecture:
         check_sizes(self)
 
 
+@dataclass(frozen=True)
+class ClassifierArchitecture:
+    """Size of the text classifier. Sizes are in units (floats per vector).
+
+    Raises `ValueError`, naming the options, for values that are out of range or clash.
+    """
+
+    embedding_size: int = 128
+    """Units of a token embedding."""
+    hidden_size: int = 128
+    """Units of each recurrent layer and direction."""
+    layers: int = 1
+    """Recurrent layers, one upon another."""
+    cell: Cell = "lstm"
+    """What a step computes: Elman's network with one of three activations, `gru`, `lstm`,
+    `layer-norm-lstm` or `ssru`."""
+    bidirectional: bool = True
+    """Let the layers read each text in both directions."""
+    residual_from: int = 2
+    """The first layer, counted from 1, whose input is added to its output; 0 adds none."""
+    pooling: Literal["last", "mean", "max", "attention"] = "max"
+    """What is made of the top layer's outputs: the `last` of each direction, their `mean`, the
+    `max` of each unit, or a mean weighted by `attention` with a learned query (Yang et al.,
+    N16-1174)."""
+    embedding_dropout: float = 0.2
+    """Probability of dropping a unit of a token embedding."""
+    layer_dropout: float = 0.3
+    """Probability of dropping a unit between recurrent layers."""
+    output_dropout: float = 0.3
+    """Probability of dropping a unit of the text's vector, on its way to the output layer."""
+    locked_dropout: bool = False
+    """Drop the same units at every position of a text (variational dropout, Gal & Ghahramani,
+    arXiv:1512.05287)."""
+    word_dropout: float = 0.0
+    """Probability of blanking a whole input token (its embedding becomes zero)."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
 def check_sizes(architecture: object) -> None:
     """Refuse sizes, probabilities and residual connections of any network that are out of range.
 

@@ -3,6 +3,15 @@
 The attribute docstrings are the text of `mt train --help`, and `recipes/*.yaml` are instances.
 """
 
+from mt.recipe.classification import (
+    ClassificationBatching,
+    ClassificationEvaluation,
+    ClassificationRecipe,
+    ClassificationTraining,
+    LabelledCleaning,
+    LabelledCorpus,
+    LabelledSource,
+)
 from mt.recipe.forecasting import (
     ForecastEvaluation,
     ForecastingRecipe,
@@ -33,6 +42,7 @@ RECIPES: dict[str, type[Recipe]] = {
     "translation": TranslationRecipe,
     "language-model": LanguageModelRecipe,
     "forecasting": ForecastingRecipe,
+    "classification": ClassificationRecipe,
 }
 """The recipes by their task."""
 
@@ -40,12 +50,19 @@ __all__ = [
     "RECIPES",
     "BackTranslation",
     "Batching",
+    "ClassificationBatching",
+    "ClassificationEvaluation",
+    "ClassificationRecipe",
+    "ClassificationTraining",
     "Cleaning",
     "Corpus",
     "Distillation",
     "Evaluation",
     "ForecastEvaluation",
     "ForecastingRecipe",
+    "LabelledCleaning",
+    "LabelledCorpus",
+    "LabelledSource",
     "LanguageModelRecipe",
     "Optimization",
     "Recipe",

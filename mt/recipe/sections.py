@@ -184,7 +184,7 @@ class Recipe:
         check("", self, seed=(0, 2**32 - 1))
 
 
-_PATHS = {"bundle", "files", "init_from", "teachers", "tokenizer_from"}
+_PATHS = {"bundle", "files", "init_from", "language_identifier", "teachers", "tokenizer_from"}
 """Options of any section that are paths, or lists of paths."""
 _Options = TypeVar("_Options")
 

@@ -69,6 +69,13 @@ class Cleaning:
     """Unicode script, such as `Latin` or `Cyrillic`, that most letters of the source must be in."""
     target_script: str | None = None
     """Unicode script that most letters of the target must be in."""
+    language_identifier: str | None = None
+    """Bundle of a classifier of languages, such as that of `recipes/language-id.yaml`: pairs with a
+    side that is in another language are dropped."""
+    language_probability: float = 0.9
+    """How probable the other language must be."""
+    language_min_characters: int = 20
+    """Shorter texts, which tell little of their language, are left alone."""
     duplicates: bool = True
     """Keep only the first of identical pairs."""
     held_out: Literal["off", "exact", "near"] = "near"
@@ -78,7 +85,13 @@ class Cleaning:
 
     def __post_init__(self) -> None:
         limits = dict.fromkeys(("min_words", "max_words", "max_ratio"), (0, ANY))
-        check("corpus.cleaning.", self, **limits)
+        check(
+            "corpus.cleaning.",
+            self,
+            **limits,
+            language_probability=(0, 1),
+            language_min_characters=(0, ANY),
+        )
 
 
 @dataclass(frozen=True)

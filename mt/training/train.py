@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mt.recipe import Recipe
+from mt.training.classification import train_classifier
 from mt.training.fit import Run, leads
 from mt.training.folder import RunFolder
 from mt.training.forecasting import train_forecaster
@@ -22,6 +23,7 @@ TASKS: dict[str, Callable[[Run[Any]], None]] = {
     "translation": train_translator,
     "language-model": train_language_model,
     "forecasting": train_forecaster,
+    "classification": train_classifier,
 }
 """What carries a recipe out, by its task."""
 

@@ -14,6 +14,7 @@ from docstring_parser import parse_from_object
 
 import mt as package
 from mt.options import (
+    ClassifyOptions,
     CompareOptions,
     Decoding,
     EvaluateOptions,
@@ -31,6 +32,7 @@ from mt.recipe import RECIPES
         ("evaluate", "BUNDLE", [EvaluateOptions, Decoding]),
         ("compare", "SYSTEM", [CompareOptions, Decoding]),
         ("score", "BUNDLE", [ScoreOptions]),
+        ("classify", "BUNDLE", [ClassifyOptions]),
         ("tokenizer", "SPEC", [TokenizerOptions]),
     ],
 )
@@ -94,8 +96,10 @@ def test_version_and_usage(mt: Command, tmp_path: Path) -> None:
     assert mt("--version", cwd=tmp_path) == (0, f"mt {package.__version__}\n", "")
     done = mt("--help", cwd=tmp_path)
     assert done.status == 0
-    for command in ("train", "tokenizer", "translate", "evaluate", "score", "--help", "--version"):
-        assert command in done.out
+    for command in ("train", "tokenizer", "translate", "evaluate", "score", "classify"):
+        assert f"  {command} " in done.out
+    assert "--help" in done.out
+    assert "--version" in done.out
 
 
 RECIPE = PROJECT / "recipes/quickstart.yaml"

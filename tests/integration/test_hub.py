@@ -20,6 +20,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 NOWHERE = "http://127.0.0.1:9"  # no one listens on this port
 PLAIN = "someone/plain"
 OPUS = "someone/opus"
+NAMED = "someone/named"
 
 
 def lines(*records: object) -> bytes:
@@ -32,7 +33,29 @@ def plain(start: int, stop: int) -> bytes:
     )
 
 
+REVIEWS = """---
+dataset_info:
+  features:
+  - name: body
+    dtype: string
+  - name: mood
+    dtype:
+      class_label:
+        names:
+          '0': sad
+          '1': glad
+---
+"""
+
 REPOSITORIES: dict[str, dict[str, bytes]] = {
+    NAMED: {
+        "README.md": REVIEWS.encode(),
+        "train.jsonl": lines(
+            *({"body": f"review {chr(i)}", "mood": i % 2} for i in range(97, 117)),
+            {"body": "no one has told", "mood": -1},
+        ),
+        "test.jsonl": lines({"body": "a film", "mood": 1}, {"body": "a book", "mood": 0}),
+    },
     PLAIN: {
         "train.jsonl": plain(97, 117),
         "val.jsonl": plain(117, 119),
@@ -158,7 +181,7 @@ for source in json.loads(sys.argv[1]):
 """
 
 
-def load(home: Path, endpoint: str, *sources: dict[str, Any]) -> list[Any]:
+def load(home: Path, endpoint: str, *sources: dict[str, Any], script: str = LOAD) -> list[Any]:
     """Load sources in one process: the sets and origin of each, or its error."""
     keep = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "MT_"))}
     environment = {
@@ -170,7 +193,7 @@ def load(home: Path, endpoint: str, *sources: dict[str, Any]) -> list[Any]:
         "NO_PROXY": "*",
     }
     done = subprocess.run(
-        [sys.executable, "-c", LOAD, json.dumps(sources)],
+        [sys.executable, "-c", script, json.dumps(sources)],
         env=environment,
         capture_output=True,
         text=True,
@@ -231,3 +254,44 @@ def test_interrupted_download_leaves_nothing(hub: str, tmp_path: Path) -> None:
     assert "\n" not in error
     ((sets, _),) = load(tmp_path, hub, {"hub": PLAIN})
     assert len(sets["train"]["source"]) == 20
+
+
+LOAD_LABELLED = """
+import json, sys
+from mt import MTError
+from mt.corpus.labelled import load_labelled
+from mt.recipe import LabelledCorpus, LabelledSource
+for source in json.loads(sys.argv[1]):
+    try:
+        found = load_labelled(LabelledCorpus(sources=[LabelledSource(**source)]))
+    except MTError as error:
+        print(json.dumps(str(error)))
+    else:
+        print(json.dumps([found.classes, found.train, found.valid, found.tests, found.origin]))
+"""
+
+
+def test_numbers_become_the_names_that_the_hub_has_for_them(hub: str, tmp_path: Path) -> None:
+    splits = {"train": "train", "test": "test"}
+    columns = {"text_column": "body", "label_column": "mood"}
+    found, wrong, none = load(
+        tmp_path,
+        hub,
+        {"hub": NAMED, "splits": splits, **columns},
+        {"hub": NAMED, "splits": splits, "text_column": "body"},
+        {"hub": NAMED, "splits": {"training": "train"}, **columns},
+        script=LOAD_LABELLED,
+    )
+    classes, train, valid, tests, origin = found
+    assert classes == ["glad", "sad"]
+    assert tests == {"test": [["a film", "a book"], [0, 1]]}
+    texts, labels = train[0] + valid[0], train[1] + valid[1]
+    assert sorted(texts) == [f"review {chr(i)}" for i in range(97, 117)]  # nothing without a label
+    assert all(
+        label == ("glad", "sad").index("glad" if ord(text[-1]) % 2 else "sad")
+        for text, label in zip(texts, labels, strict=True)
+    )
+    assert origin == [f"{NAMED} (Hugging Face Hub)"]
+    assert "'label'" in wrong
+    assert "label_column" in wrong
+    assert "'training' is no split" in none

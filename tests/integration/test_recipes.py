@@ -9,10 +9,16 @@ import pytest
 from conftest import PROJECT
 
 from mt.corpus import load_corpus
+from mt.corpus.labelled import load_labelled
 from mt.corpus.series import load_series
 from mt.corpus.text import load_text
 from mt.options import parse_train
-from mt.recipe import ForecastingRecipe, LanguageModelRecipe, TranslationRecipe
+from mt.recipe import (
+    ClassificationRecipe,
+    ForecastingRecipe,
+    LanguageModelRecipe,
+    TranslationRecipe,
+)
 
 RECIPES = sorted(PROJECT.glob("recipes/*.yaml"))
 
@@ -36,6 +42,18 @@ def test_a_recipe_reads_a_local_folder(
         series = replace(read.series, statsmodels=None, files=str(tmp_path / "own.csv"))
         split = load_series(replace(read, series=series))
         assert (split.valid, split.series.columns) == (500, ["x"])
+        return
+    if isinstance(read, ClassificationRecipe):
+        for split in ("train", "valid", "test"):
+            rows = "".join(f"{split} line {name}\t{name}\n" for name in ("one", "two"))
+            (tmp_path / f"{split}.tsv").write_text(f"text\tlabel\n{rows}")
+        cleaning = replace(read.corpus.cleaning, min_examples=1, held_out="exact")
+        labelled = load_labelled(
+            replace(read.corpus, sources=[], files=str(tmp_path), cleaning=cleaning)
+        )
+        assert labelled.classes == ["one", "two"]
+        assert labelled.train.texts == ["train line one", "train line two"]
+        assert labelled.tests["test"].labels == [0, 1]
         return
     assert isinstance(read, TranslationRecipe)
     languages = read.corpus

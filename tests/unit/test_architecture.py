@@ -148,6 +148,16 @@ def test_the_imports_are_found_at_all() -> None:
             "mt.forecaster",
             ["mt.bundle", "mt.errors", "mt.nn", "mt.series", "mt.translator.resolve_device"],
         ),
+        (
+            "mt.classifier",
+            [
+                "mt.batches",
+                "mt.bundle",
+                "mt.language_model.encode",
+                "mt.tokenizer",
+                "mt.translator.resolve_device",
+            ],
+        ),
     ],
 )
 def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) -> None:
@@ -173,6 +183,7 @@ def test_a_room_imports_only_what_lies_before_it(room: str, allowed: list[str]) 
         ("statsmodels", ["mt.corpus.series", "mt.evaluation.forecasts"]),
         ("matplotlib", ["mt.evaluation.forecast_plot"]),
         ("jsonargparse", ["mt.options", "mt.cli"]),
+        ("optuna", ["mt.training.sweep"]),
         ("mt.cli", []),
         ("pickle", []),
     ],

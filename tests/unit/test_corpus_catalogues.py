@@ -13,9 +13,10 @@ from pathlib import Path
 import pytest
 
 from mt.corpus import load_corpus
-from mt.corpus.catalogues import home_assistant, libreoffice_help
+from mt.corpus.catalogues import home_assistant, home_assistant_languages, libreoffice_help
+from mt.corpus.labelled import load_labelled
 from mt.errors import MTError
-from mt.recipe import Cleaning, Corpus, Source
+from mt.recipe import Cleaning, Corpus, LabelledCleaning, LabelledCorpus, LabelledSource, Source
 
 WHEEL = "homeassistant-2026.2.3-py3-none-any.whl"
 TEXTS = {
@@ -97,6 +98,57 @@ def test_home_assistant_as_a_source(cache: Path) -> None:
         "Sun",
         "The sun is up",
     ]
+
+
+def test_home_assistant_in_all_languages(cache: Path) -> None:
+    wheel = write_wheel(cache / "home-assistant")
+    found = home_assistant_languages()
+    assert found.files == [wheel]
+    assert sorted(found.texts()) == [
+        ("Die Sonne ist aufgegangen", "de", "sun.state.up"),
+        ("Down", "en", "sun.state.down"),
+        ("Mond", "de", "moon.title"),
+        ("Nichts", "de", "moon.none"),
+        ("Phase {n}", "de", "moon.phase"),
+        ("Phase {n}", "en", "moon.phase"),
+        ("Sol", "pt", "sun.title"),
+        ("Sonne", "de", "sun.state.same"),
+        ("Sonne", "de", "sun.title"),
+        ("Sun", "en", "sun.state.same"),
+        ("Sun", "en", "sun.title"),
+        ("The sun is up", "en", "sun.state.up"),
+    ]
+
+
+def test_translations_of_one_text_are_on_one_side_of_a_cut(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letters = "abcdefghijklmnopqrst"
+    trees = {
+        "en": {f"{a}{b}": f"the {a} and {b}" for a in letters for b in letters},
+        "en-GB": {f"{a}{b}": f"the {a} or {b}" for a in letters for b in letters},
+        "de": {f"{a}{b}": f"das {a} und {b}" for a in letters for b in letters} | {"x": "[x]"},
+        "nl": {"x": "[x]", "y": "één"},
+    }
+    monkeypatch.setitem(TEXTS, "sun", trees)
+    write_wheel(cache / "home-assistant")
+    sources = [LabelledSource(catalogue="home-assistant-languages")]
+    rules = LabelledCleaning(held_out="exact", min_examples=10)
+    found = load_labelled(
+        LabelledCorpus(sources=sources, valid_size=90, test_size=60, cleaning=rules)
+    )
+    assert found.classes == ["de", "en"]  # Dutch had one text left: the other was German, too
+    assert found.origin == ["Home Assistant 2026.2.3 (Apache-2.0), all languages"]
+    sides = {}
+    sizes = {"train": 0, "valid": 0, "test": 0}
+    for side, part in (("train", found.train), ("valid", found.valid), *found.tests.items()):
+        for text in part.texts:
+            sizes[side] += 1
+            if text.startswith(("the ", "das ")):
+                _, first, _, second = text.split()
+                assert sides.setdefault(first + second, side) == side
+    assert (sizes["valid"], sizes["test"]) == (90, 60)
+    assert set(sides.values()) == {"train", "valid", "test"}
 
 
 def test_pip_brings_the_wheel_once(
