@@ -48,6 +48,12 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Tests run side by side, a process on each core: more threads would wait for one another."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def words() -> list[str]:
     """Sentences of invented words over the letters a to j."""

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+from mt.cli import COMMANDS
+from mt.errors import MTError
 from mt.options import parse_train
 from mt.training.train import train
 
@@ -113,6 +115,15 @@ class Command:
         """Run several, two at a time; they must not depend on each other."""
         with ThreadPoolExecutor(2) as pool:
             return list(pool.map(lambda words: self(*words, cwd=cwd, **options), commands))
+
+
+def refusal(*arguments: object) -> str:
+    """Run a command that must be refused, in this process, and give the line that it says."""
+    name, *others = map(str, arguments)
+    with pytest.raises(MTError) as caught:
+        COMMANDS[name](others)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
 
 
 @pytest.fixture(scope="session")

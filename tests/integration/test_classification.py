@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import PROJECT, Command
+from conftest import PROJECT, Command, refusal
 
 from mt.classifier import Classifier
 from mt.errors import MTError
@@ -176,7 +176,8 @@ def test_any_bytes_are_lines(mt: Command, place: Path, run: Path) -> None:
     assert "line 2 is not valid UTF-8" in done.err
 
 
-def test_mistakes_are_told(mt: Command, place: Path, run: Path) -> None:
+def test_mistakes_are_told(place: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
     bundle, recipe = run / "bundle", "recipes/most.yaml"
     with pytest.raises(MTError, match="nothing: no such bundle"):
         Classifier.load("nothing")
@@ -187,10 +188,8 @@ def test_mistakes_are_told(mt: Command, place: Path, run: Path) -> None:
             *("train", recipe, "--auto", "[model.hidden_size]", "--output", "x")
         ],
     }
-    for message, done in zip(cases, mt.each(list(cases.values()), cwd=place), strict=True):
-        assert done.status == 2, message
-        assert message in done.err.splitlines()[-1], done.err
-        assert "Traceback" not in done.err
+    for message, arguments in cases.items():
+        assert message in refusal(*arguments)
 
 
 @pytest.mark.parametrize(

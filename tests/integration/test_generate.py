@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Command
+from conftest import Command, refusal
 from safetensors.torch import load_file
 
 from mt.bundle import save_bundle
@@ -160,7 +160,8 @@ def test_it_writes_and_scores(mt: Command, place: Path, run: Path) -> None:
     assert f"perplexity {math.exp(-total / tokens):.2f}" in lines.err
 
 
-def test_mistakes_are_told(mt: Command, place: Path, run: Path) -> None:
+def test_mistakes_are_told(place: Path, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
     bundle, recipe = run / "bundle", "recipes/letters.yaml"
     cases = {
         "of task language-model, not translation; use mt generate": ["translate", bundle],
@@ -181,10 +182,8 @@ def test_mistakes_are_told(mt: Command, place: Path, run: Path) -> None:
             *("train", recipe, "--training.freeze", "[decoder.*]", "--output", "x")
         ],
     }
-    for message, done in zip(cases, mt.each(list(cases.values()), cwd=place), strict=True):
-        assert done.status == 2, message
-        assert message in done.err.splitlines()[-1]
-        assert "Traceback" not in done.err
+    for message, arguments in cases.items():
+        assert message in refusal(*arguments)
 
 
 def test_each_line_by_itself_with_the_tokenizer_of_a_translator(
