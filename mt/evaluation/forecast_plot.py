@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from importlib.util import find_spec
 
 import numpy as np
 
@@ -20,12 +21,8 @@ def check_matplotlib() -> None:
     Raises:
         MTError: The package is not there.
     """
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError as error:
-        raise MTError(
-            "--plot: the package matplotlib is not installed; pip install 'mt[forecast]'"
-        ) from error
+    if find_spec("matplotlib") is None:
+        raise MTError("--plot: the package matplotlib is not installed; pip install 'mt[forecast]'")
 
 
 def forecast_png(

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -264,13 +265,11 @@ def check_statsmodels() -> None:
     Raises:
         MTError: The package is not there.
     """
-    try:
-        import statsmodels  # noqa: F401
-    except ImportError as error:
+    if find_spec("statsmodels") is None:
         raise MTError(
             "evaluation.exponential_smoothing: the package statsmodels is not installed; "
             "pip install 'mt[forecast]', or set it to false"
-        ) from error
+        )
 
 
 def forecast_scores_json(found: RollingOrigin) -> str:

@@ -7,7 +7,6 @@ import logging
 import math
 import shutil
 import time
-import warnings
 from collections.abc import Mapping
 from itertools import product
 from pathlib import Path
@@ -56,9 +55,7 @@ def sweep(options: SweepOptions) -> None:
     output.mkdir(parents=True, exist_ok=True)
     _check_same(options)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        study = _open_study(spec, output)
+    study = _open_study(spec, output)
     total = spec.trials
     if spec.method == "grid":
         names, choices = list(space), [one.choices for one in space.values()]

@@ -76,7 +76,7 @@ def by_hand(model: ClassifierNetwork, tokens: Tensor) -> Tensor:
                 (torch.tanh(project.weight @ step + project.bias) @ query).item() for step in steps
             ]
             shares = np.exp(energies) / np.exp(energies).sum()
-            pooled = sum(  # type: ignore[assignment]
+            pooled = sum(
                 (share * step for share, step in zip(shares.tolist(), steps, strict=True)),
                 torch.zeros_like(steps[0]),
             )

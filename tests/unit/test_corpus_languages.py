@@ -141,8 +141,8 @@ def test_the_path_is_one_of_the_recipe(tmp_path: Path) -> None:
     recipe = tmp_path / "recipes/one.yaml"
     recipe.write_text(yaml.safe_dump({"corpus": {"cleaning": {"language_identifier": "runs/id"}}}))
     read = parse_train([str(recipe)]).recipe
-    assert read.corpus.cleaning.language_identifier == str(tmp_path / "runs/id")  # type: ignore[attr-defined]
+    assert read.corpus.cleaning.language_identifier == str(tmp_path / "runs/id")
     given = parse_train([str(recipe), "--corpus.cleaning.language_identifier", "mine"]).recipe
     here = str(Path.cwd() / "mine")
-    assert given.corpus.cleaning.language_identifier == here  # type: ignore[attr-defined]
+    assert given.corpus.cleaning.language_identifier == here
     assert "language_identifier: id\n" in published(read)

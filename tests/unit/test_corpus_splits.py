@@ -98,5 +98,5 @@ def test_linked_pairs_are_dealt_to_the_same_part_whatever_their_order(
     for index in range(len(pairs)):
         assert {parts[other] for other in walk(pairs, index)} == {parts[index]}
     shuffled = list(range(len(pairs)))
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    random.shuffle(shuffled)
     assert run([pairs[n] for n in shuffled]) == [parts[n] for n in shuffled]

@@ -108,7 +108,7 @@ def test_exponential_smoothing_is_statsmodels(kind: str) -> None:
         "seasonal_periods": 4 if season == "A" else None,
     }
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+        warnings.simplefilter("ignore")  # fits of short, plain series stop early, as they do for us
         fitted = ETSModel(values[:90], **options).fit(disp=False)
         for number, origin in enumerate((90, 97, 110)):
             expected = ETSModel(values[:origin], **options).smooth(fitted.params).forecast(7)
