@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -18,17 +15,25 @@ from numpy.typing import NDArray
 
 from mt.corpus.catalogues import home_assistant_languages
 from mt.corpus.cleaning import HeldOut, RuleCount, near_key
-from mt.corpus.formats import COMPRESSIONS, TABLES, Columns, one_line, read_cells, table_form
-from mt.corpus.sources import download, hub_cells
-from mt.corpus.splits import Hashes, Indices, cut, cut_size
-from mt.corpus.store import hash_files, hash_text
+from mt.corpus.formats import TABLES, Columns, Pair, one_line, read_cells, table_form
+from mt.corpus.origins import (
+    Origin,
+    Split,
+    digest,
+    fingerprint,
+    kind_of,
+    open_files,
+    open_hub,
+    read_tests,
+    training_places,
+)
+from mt.corpus.splits import Indices, cut, cut_size
+from mt.corpus.store import hash_texts
 from mt.errors import MTError
 from mt.recipe import LabelledCorpus, LabelledSource
 
 if TYPE_CHECKING:
     import datasets
-
-_WORD64 = np.dtype(">u8")
 
 
 class Example(NamedTuple):
@@ -65,23 +70,6 @@ class Labelled(NamedTuple):
     """Hash of the text and of the options that chose from it."""
 
 
-@dataclass(frozen=True)
-class _Split:
-    """The text of one split of one source, not read yet."""
-
-    place: str
-    read: Callable[[], Iterator[Example]]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class _Origin:
-    description: str
-    train: _Split | None = None
-    valid: _Split | None = None
-    tests: dict[str, _Split] = field(default_factory=dict)
-
-
 def load_labelled(corpus: LabelledCorpus) -> Labelled:
     """Read the text of a recipe, and choose what is trained on.
 
@@ -92,16 +80,9 @@ def load_labelled(corpus: LabelledCorpus) -> Labelled:
     origins = _open(corpus)
     train = [one for o in origins if o.train for one in map(_normal, o.train.read())]
     valid = [one for o in origins if o.valid for one in _held_out(o.valid)]
-    tests: dict[str, list[Example]] = {}
-    for origin in origins:
-        for name, split in origin.tests.items():
-            number, free = 1, name
-            while free in tests:  # two sources' sets of one name stay two sets
-                number, free = number + 1, f"{name}-{number + 1}"
-            tests[free] = _held_out(split)
+    tests = read_tests(origins, _held_out)
     if not train:
-        places = ", ".join(o.train.place for o in origins if o.train) or "any source"
-        raise MTError(f"the corpus is empty: no text in {places}")
+        raise MTError(f"the corpus is empty: no text in {training_places(origins)}")
     cleaner = _Cleaner(corpus, train)
     cleaner.clean()
     sets = cleaner.split(valid, tests)
@@ -120,7 +101,7 @@ def load_labelled(corpus: LabelledCorpus) -> Labelled:
         },
         cleaner.counts,
         [origin.description for origin in origins],
-        _digest(corpus, origins),
+        digest([asdict(corpus)], origins),
     )
 
 
@@ -134,10 +115,10 @@ class _Cleaner:
         self.counts = [RuleCount("read", 0, len(examples))]
         self.rare: set[str] = set()
         """Labels of too few texts."""
-        self._text = _hashes([one.text.strip() for one in examples])
-        self._label = _hashes([one.label for one in examples])
-        self._pair = _hashes([f"{one.label}\n{one.text}" for one in examples])
-        self._key = _hashes([self._same(one.text) for one in examples])
+        self._text = hash_texts([one.text.strip() for one in examples])
+        self._label = hash_texts([one.label for one in examples])
+        self._pair = hash_texts([f"{one.label}\n{one.text}" for one in examples])
+        self._key = hash_texts([self._same(one.text) for one in examples])
 
     def _same(self, text: str) -> str:
         """Return what two texts have in common that may not stand on both sides of a split."""
@@ -189,7 +170,7 @@ class _Cleaner:
             return sets
         named = [self._same(one.text) for examples in sets.values() for one in examples]
         rows = np.sort(self.rows[np.unique(self._pair[self.rows], return_index=True)[1]])
-        free = ~np.isin(self._key[rows], _hashes(named))
+        free = ~np.isin(self._key[rows], hash_texts(named))
         cuts = self._cut(rows, free, list(wanted.values()))
         for (name, _), chosen in zip(wanted.items(), cuts, strict=True):
             if not len(chosen) or sum(map(len, cuts)) == len(rows):
@@ -210,7 +191,7 @@ class _Cleaner:
         else:
             labels = self._label[rows]
             strata = [np.flatnonzero(labels == label) for label in np.unique(labels)]
-        group = _hashes([name or one for name, one in zip(groups, map(str, rows), strict=True)])
+        group = hash_texts([name or one for name, one in zip(groups, map(str, rows), strict=True)])
         found: list[list[Indices]] = [[] for _ in sizes]
         for places in strata:
             if len(places) <= len(sizes):  # which leave none to train on
@@ -234,7 +215,7 @@ class _Cleaner:
         if rule == "off":
             return
         texts = [one.text for one in held_out]
-        keep = ~np.isin(self._key[self.rows], _hashes([self._same(text) for text in texts]))
+        keep = ~np.isin(self._key[self.rows], hash_texts([self._same(text) for text in texts]))
         if rule == "near":
             near = HeldOut(texts)
             for place in np.flatnonzero(keep).tolist():
@@ -289,7 +270,7 @@ def _normal(one: Example) -> Example:
     return Example(text, " ".join(unicodedata.normalize("NFC", one.label).split()), one.group)
 
 
-def _held_out(split: _Split) -> list[Example]:
+def _held_out(split: Split[Example]) -> list[Example]:
     """Read validation or test text as it stands, but for blank texts and labels."""
     examples = [one for one in map(_normal, split.read()) if one.text.strip() and one.label]
     if not examples:
@@ -297,24 +278,10 @@ def _held_out(split: _Split) -> list[Example]:
     return examples
 
 
-def _hashes(texts: list[str]) -> Hashes:
-    return np.frombuffer(b"".join(map(hash_text, texts)), dtype=_WORD64).astype(np.uint64)
-
-
-def _digest(corpus: LabelledCorpus, origins: list[_Origin]) -> str:
-    prints = [
-        [split and split.fingerprint for split in (origin.train, origin.valid)]
-        + [(name, split.fingerprint) for name, split in sorted(origin.tests.items())]
-        for origin in origins
-    ]
-    content = json.dumps([asdict(corpus), prints], sort_keys=True)
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
-
-
 # -- Sources ---------------------------------------------------------------------------------------
 
 
-def _open(corpus: LabelledCorpus) -> list[_Origin]:
+def _open(corpus: LabelledCorpus) -> list[Origin[Example]]:
     if corpus.files is not None:
         source = LabelledSource(
             files=corpus.files, text_column=corpus.text_column, label_column=corpus.label_column
@@ -322,13 +289,17 @@ def _open(corpus: LabelledCorpus) -> list[_Origin]:
         return [_open_files(source)]
     if not corpus.sources:
         raise MTError("corpus.sources is empty; name a source, or text with --corpus.files PATH")
-    openers = {"hub": _open_hub, "files": _open_files, "catalogue": _open_catalogue}
     origins = []
     for number, source in enumerate(corpus.sources):
-        kinds = [name for name in openers if getattr(source, name) is not None]
-        if len(kinds) != 1:
-            raise MTError(f"corpus.sources[{number}]: set exactly one of {', '.join(openers)}")
-        origins.append(openers[kinds[0]](source))
+        option = f"corpus.sources[{number}]"
+        kind = kind_of(source, option, ("hub", "files", "catalogue"))
+        if kind == "files":
+            origins.append(_open_files(source))
+        elif kind == "hub":
+            read = partial(_hub_examples, source.label_column or "label")
+            origins.append(open_hub(source, option, _columns(source), read))
+        else:
+            origins.append(_open_catalogue())
     return origins
 
 
@@ -344,77 +315,36 @@ def _columns(source: LabelledSource) -> Columns:
     )
 
 
-def _open_files(source: LabelledSource) -> _Origin:
-    path = Path(source.files or "").expanduser()
-    description = f"{path.name or path} (local files)"
-    if path.is_file():
+def _open_files(source: LabelledSource) -> Origin[Example]:
+    columns = _columns(source)
+
+    def open_file(path: Path) -> Split[Example]:
         if table_form(path) is None:
             raise MTError(f"corpus.files: {path} is no table; it must end in {', '.join(TABLES)}")
-        return _Origin(description, _table(path, source))
-    if not path.is_dir():
-        raise MTError(f"corpus.files: {path} does not exist")
-    packed = "|".join(map(re.escape, COMPRESSIONS))
-    pattern = re.compile(rf"(train|valid|dev|test[\w-]*)\.(?:{'|'.join(TABLES)})(?:{packed})?")
-    found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if (match := pattern.fullmatch(file.name)) and file.is_file():
-            name = "valid" if match[1] == "dev" else match[1]
-            if name in found:
-                raise MTError(
-                    f"{path} is ambiguous: {found[name].name}, {file.name}; keep one of them"
-                )
-            found[name] = file
-    if "train" not in found:
-        there = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "no file"
-        tables = ", ".join(f"train.{form}" for form in TABLES)
-        raise MTError(f"corpus.files: {path} holds none of {tables}, but {there}")
-    splits = {name: _table(file, source) for name, file in found.items()}
-    return _Origin(description, splits.pop("train"), splits.pop("valid", None), splits)
+
+        def read() -> Iterator[Example]:
+            return (Example(text, label) for text, label in read_cells(path, columns))
+
+        return Split(str(path), read, fingerprint(path))
+
+    return open_files(source.files, TABLES, open_file)
 
 
-def _table(path: Path, source: LabelledSource) -> _Split:
-    def read() -> Iterator[Example]:
-        for text, label in read_cells(path, _columns(source)):
-            yield Example(text, label)
-
-    return _Split(str(path), read, hash_files([path]))
-
-
-def _open_catalogue(source: LabelledSource) -> _Origin:
+def _open_catalogue() -> Origin[Example]:
     description, files, texts = home_assistant_languages()
 
     def read() -> Iterator[Example]:
-        for text, language, key in texts():
-            yield Example(text, language, key)
+        return (Example(text, language, key) for text, language, key in texts())
 
-    return _Origin(f"{description}, all languages", _Split(description, read, hash_files(files)))
-
-
-def _open_hub(source: LabelledSource) -> _Origin:
-    ours = list(source.splits)
-    for name in ours:
-        if not re.fullmatch(r"train|valid|test[\w-]*", name):
-            raise MTError(f"corpus.sources.splits: {name!r} is no split; name train, valid or test")
-    datasets = download(source, [source.splits[name] for name in ours])
-    splits = {}
-    for name, data in zip(ours, datasets, strict=True):
-        place = f"{source.hub}, split {source.splits[name]}"
-        files = [Path(file["filename"]) for file in data.cache_files]
-        splits[name] = _Split(place, partial(_read_hub, place, source, data), hash_files(files))
-    config = f", {source.config}" if source.config else ""
-    return _Origin(
-        f"{source.hub} (Hugging Face Hub{config})",
-        splits.pop("train", None),
-        splits.pop("valid", None),
-        splits,
-    )
+    return Origin(f"{description}, all languages", Split(description, read, fingerprint(*files)))
 
 
-def _read_hub(place: str, source: LabelledSource, data: datasets.Dataset) -> Iterator[Example]:
+def _hub_examples(
+    label_column: str, cells: Iterator[Pair], data: datasets.Dataset
+) -> Iterator[Example]:
     # The numbers of a `ClassLabel` stand for names, and one below zero for no label.
-    feature = data.features.get(source.label_column or "label")
-    names: list[str] | None = getattr(feature, "names", None)
-    for text, label in hub_cells(place, _columns(source), data):
+    names: list[str] | None = getattr(data.features.get(label_column), "names", None)
+    for text, label in cells:
         if names is not None:
             label = names[int(label)] if int(label) >= 0 else ""
         yield Example(text, label)

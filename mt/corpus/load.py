@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -21,13 +20,14 @@ from numpy.typing import NDArray
 from mt.corpus.cleaning import HeldOut, PairRules, RuleCount, near_key
 from mt.corpus.formats import Pair
 from mt.corpus.languages import LanguageRule
-from mt.corpus.sources import Origin, Text, open_sources
+from mt.corpus.origins import Origin, Split, digest, read_tests, training_places
+from mt.corpus.sources import open_sources
 from mt.corpus.splits import cut, cut_size, deal
 from mt.corpus.store import (
     BATCH,
     PairWriter,
     disk_full,
-    hash_text,
+    hash_texts,
     locked,
     open_pairs,
     quiet,
@@ -42,7 +42,6 @@ if TYPE_CHECKING:
 
 _TRAIN = "train.arrow"
 _FORMAT = 2  # of the cached corpus: raise it when the same input would give another result
-_WORD64 = np.dtype(">u8")
 
 
 class ParallelCorpus(NamedTuple):
@@ -138,18 +137,12 @@ def cleaning_table(corpus: ParallelCorpus) -> str:
     return "\n".join([*lines, "pairs: " + " · ".join(sizes)])
 
 
-def _key(corpus: Corpus, origins: list[Origin], languages: LanguageRule | None) -> str:
+def _key(corpus: Corpus, origins: list[Origin[Pair]], languages: LanguageRule | None) -> str:
     if languages is not None:  # what the bundle holds counts, and not where it lies
         cleaning = replace(corpus.cleaning, language_identifier=languages.digest)
         corpus = replace(corpus, cleaning=cleaning)
-    texts = [
-        [text and text.fingerprint for text in (origin.train, origin.valid)]
-        + [(name, text.fingerprint) for name, text in sorted(origin.tests.items())]
-        for origin in origins
-    ]
     descriptions = [origin.description for origin in origins]
-    content = json.dumps([_FORMAT, asdict(corpus), descriptions, texts], sort_keys=True)
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    return digest([_FORMAT, asdict(corpus), descriptions], origins)
 
 
 def _open(corpus: Corpus, folder: Path) -> ParallelCorpus:
@@ -168,7 +161,11 @@ def _open(corpus: Corpus, folder: Path) -> ParallelCorpus:
 
 
 def _build(
-    corpus: Corpus, origins: list[Origin], languages: LanguageRule | None, folder: Path, key: str
+    corpus: Corpus,
+    origins: list[Origin[Pair]],
+    languages: LanguageRule | None,
+    folder: Path,
+    key: str,
 ) -> None:
     """Make the corpus in a folder of its own, which gets its name when it is whole."""
     # A process that was killed left these; a folder that cannot be removed does no harm.
@@ -202,7 +199,7 @@ class _Builder:
     def __init__(
         self,
         corpus: Corpus,
-        origins: list[Origin],
+        origins: list[Origin[Pair]],
         languages: LanguageRule | None,
         folder: Path,
     ) -> None:
@@ -239,8 +236,8 @@ class _Builder:
         self._counts.append(RuleCount(rule, before - kept, kept))
         if not kept:
             if before == 0 or rule == "read":
-                places = ", ".join(o.train.place for o in self._origins if o.train)
-                raise MTError(f"the corpus is empty: no pair in {places or 'any source'}")
+                places = training_places(self._origins)
+                raise MTError(f"the corpus is empty: no pair in {places}")
             dropped = ", ".join(f"{c.rule} {c.dropped:,}" for c in self._counts[1:] if c.dropped)
             raise MTError(
                 f"cleaning left none of the {self._counts[0].kept:,} training pairs ({dropped}); "
@@ -261,7 +258,7 @@ class _Builder:
         columns: list[_Keys] = []
         with PairWriter(self._folder / "staged.arrow") as writer:
             for number, origin in enumerate(self._origins):
-                pairs = map(_normal, origin.train.pairs()) if origin.train else iter(())
+                pairs = map(_normal, origin.train.read()) if origin.train else iter(())
                 while batch := list(islice(pairs, BATCH)):
                     self._read[number] += len(batch)
                     good = []
@@ -288,9 +285,9 @@ class _Builder:
     def _keys(self, pairs: list[Pair], origin: int = 0) -> _Keys:
         source, target = ([self._same(text) for text in side] for side in _sides(pairs))
         return _Keys(
-            _hashes(["\n".join(pair) for pair in pairs]),
-            _hashes(source),
-            _hashes(target),
+            hash_texts(["\n".join(pair) for pair in pairs]),
+            hash_texts(source),
+            hash_texts(target),
             np.full(len(pairs), origin, dtype=np.uint8),
         )
 
@@ -301,14 +298,7 @@ class _Builder:
     def _held_out(self) -> tuple[list[Pair], dict[str, list[Pair]]]:
         """Read the validation and test text that the sources name."""
         valid = [pair for o in self._origins if o.valid for pair in _read_held_out(o.valid)]
-        tests: dict[str, list[Pair]] = {}
-        for origin in self._origins:
-            for name, text in origin.tests.items():
-                number, free = 1, name
-                while free in tests:  # two sources' sets of one name stay two sets
-                    number, free = number + 1, f"{name}-{number + 1}"
-                tests[free] = _read_held_out(text)
-        return valid, tests
+        return valid, read_tests(self._origins, _read_held_out)
 
     def _cut(
         self,
@@ -412,11 +402,11 @@ def _copies(keys: _Keys, weights: list[float]) -> NDArray[np.int64]:
     return copies
 
 
-def _read_held_out(text: Text) -> list[Pair]:
+def _read_held_out(split: Split[Pair]) -> list[Pair]:
     """Read validation or test text as it stands, but for pairs with a blank side."""
-    pairs = [pair for pair in map(_normal, text.pairs()) if pair[0].strip() and pair[1].strip()]
+    pairs = [pair for pair in map(_normal, split.read()) if pair[0].strip() and pair[1].strip()]
     if not pairs:
-        raise MTError(f"{text.place}: empty, or every pair has a blank side")
+        raise MTError(f"{split.place}: empty, or every pair has a blank side")
     return pairs
 
 
@@ -426,8 +416,3 @@ def _normal(pair: Pair) -> Pair:
 
 def _sides(pairs: list[Pair]) -> tuple[list[str], list[str]]:
     return [source for source, _ in pairs], [target for _, target in pairs]
-
-
-def _hashes(texts: list[str]) -> NDArray[np.uint64]:
-    joined = b"".join(map(hash_text, texts))
-    return np.frombuffer(joined, dtype=_WORD64).astype(np.uint64)

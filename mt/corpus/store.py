@@ -6,10 +6,13 @@ import contextlib
 import errno
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     import datasets
@@ -68,6 +71,12 @@ def open_pairs(path: Path) -> datasets.Dataset:
 def hash_text(text: str) -> bytes:
     """Hash a text to 8 bytes, the same in every process and on every machine."""
     return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def hash_texts(texts: Iterable[str]) -> NDArray[np.uint64]:
+    """Hash texts, `(N,)`, each as `hash_text` does, to one number each, `(N,)`."""
+    hashes = b"".join(map(hash_text, texts))
+    return np.frombuffer(hashes, dtype=">u8").astype(np.uint64)
 
 
 def hash_files(paths: Sequence[Path]) -> str:

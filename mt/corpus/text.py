@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -16,15 +14,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.corpus.cleaning import HeldOut, LineRules, RuleCount, near_key
-from mt.corpus.formats import COMPRESSIONS, TABLES, Columns, one_line, read_cells, table_form
-from mt.corpus.sources import download, hub_cells
+from mt.corpus.formats import TABLES, Columns, Pair, one_line, read_cells, table_form
+from mt.corpus.origins import (
+    Origin,
+    Split,
+    digest,
+    fingerprint,
+    kind_of,
+    open_files,
+    open_hub,
+    read_tests,
+    training_places,
+)
 from mt.corpus.splits import cut, cut_size
-from mt.corpus.store import BATCH, hash_files, hash_text
+from mt.corpus.store import BATCH, hash_text, hash_texts
 from mt.errors import MTError
 from mt.lines import read_lines
 from mt.recipe import TextCorpus, TextSource
-
-_WORD64 = np.dtype(">u8")
 
 
 class Text(NamedTuple):
@@ -51,23 +57,6 @@ class Text(NamedTuple):
             yield from batch
 
 
-@dataclass(frozen=True)
-class _Split:
-    """The text of one split of one source, not read yet."""
-
-    place: str
-    read: Callable[[], Iterator[str]]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class _Origin:
-    description: str
-    train: _Split | None = None
-    valid: _Split | None = None
-    tests: dict[str, _Split] = field(default_factory=dict)
-
-
 def load_text(corpus: TextCorpus) -> Text:
     """Open the text of a recipe, and choose what is trained on.
 
@@ -75,31 +64,35 @@ def load_text(corpus: TextCorpus) -> Text:
         MTError: Text is missing, malformed, empty or not to be reached, or an option makes no
             sense.
     """
-    rules = LineRules(corpus.cleaning)  # a wrong option is told before anything is downloaded
+    LineRules(corpus.cleaning)  # a wrong option is told before anything is downloaded
     origins = _open(corpus)
-    digest = _digest(corpus, origins)
-    valid = [line for o in origins if o.valid for line in _held_out(o.valid, corpus.running)]
-    tests: dict[str, list[str]] = {}
-    for origin in origins:
-        for name, split in origin.tests.items():
-            number, free = 1, name
-            while free in tests:  # two sources' sets of one name stay two sets
-                number, free = number + 1, f"{name}-{number + 1}"
-            tests[free] = list(_held_out(split, corpus.running))
+
+    def read_held_out(split: Split[str]) -> list[str]:
+        return _held_out(split, corpus.running)
+
+    valid = [line for o in origins if o.valid for line in read_held_out(o.valid)]
+    tests = read_tests(origins, read_held_out)
 
     def everything() -> Iterator[str]:
         for origin in origins:
             if origin.train is not None:
-                yield from origin.train.read()
+                yield from (
+                    origin.train.read() if corpus.running else map(normal, origin.train.read())
+                )
 
-    places = ", ".join(o.train.place for o in origins if o.train) or "any source"
-    if corpus.running:
-        keep, counts = _keep_running(corpus, everything, valid, tests, places)
-    else:
-        keep, counts = _keep_lines(corpus, rules, everything, valid, tests, places)
+    keep_rows = _keep_running if corpus.running else keep_lines
+    keep, counts = keep_rows(corpus, everything, valid, tests, training_places(origins))
     descriptions = [f"{origin.description}, {corpus.language}" for origin in origins]
     train = partial(_batches, everything, keep)
-    return Text(corpus.language, train, int(keep.sum()), valid, tests, counts, descriptions, digest)
+    made_of = digest([asdict(corpus)], origins)
+    return Text(
+        corpus.language, train, int(keep.sum()), valid, tests, counts, descriptions, made_of
+    )
+
+
+def normal(line: str) -> str:
+    """Return a line as it is trained on: its characters composed (NFC), no blanks around it."""
+    return unicodedata.normalize("NFC", line).strip()
 
 
 def _batches(
@@ -145,27 +138,42 @@ def _keep_running(
     return keep, counts
 
 
-def _keep_lines(
+def keep_lines(
     corpus: TextCorpus,
-    rules: LineRules,
     everything: Callable[[], Iterator[str]],
     valid: list[str],
     tests: dict[str, list[str]],
     places: str,
 ) -> tuple[NDArray[np.bool_], list[RuleCount]]:
-    """Choose the lines that are trained on, where each stands by itself."""
+    """Choose the lines that are trained on, where each stands by itself.
+
+    Args:
+        corpus: Says how.
+        everything: Reads all lines, `N` of them, always the same.
+        valid: Validation lines; those that are cut from the training lines are added.
+        tests: Test sets, likewise.
+        places: What errors call the text.
+
+    Returns:
+        Which lines are kept, `(N,)`, and what each rule dropped.
+
+    Raises:
+        MTError: No line is left, or there are too few to cut from.
+    """
+    rules = LineRules(corpus.cleaning)
     broken: Counter[str | None] = Counter()
     rule = corpus.cleaning.held_out
+    key_of = near_key if rule == "near" else str.strip
     good, hashes, keys = bytearray(), bytearray(), bytearray()
     for line in everything():
         fault = rules.broken(line)
         broken[fault] += 1
         good.append(fault is None)
         hashes += hash_text(line)
-        keys += hash_text(near_key(line)) if rule == "near" else hash_text(line.strip())
+        keys += hash_text(key_of(line))
     keep = np.frombuffer(good, dtype=np.uint8).astype(bool)
-    line_hash = np.frombuffer(hashes, dtype=_WORD64).astype(np.uint64)
-    key = np.frombuffer(keys, dtype=_WORD64).astype(np.uint64)
+    line_hash = np.frombuffer(hashes, dtype=">u8").astype(np.uint64)
+    key = np.frombuffer(keys, dtype=">u8").astype(np.uint64)
     counts = [RuleCount("read", 0, len(keep))]
     for name in rules.names:
         counts.append(RuleCount(name, broken[name], counts[-1].kept - broken[name]))
@@ -175,7 +183,9 @@ def _keep_lines(
         counts.append(RuleCount(name, counts[-1].kept - left, left))
         if not left:
             dropped = ", ".join(f"{c.rule} {c.dropped:,}" for c in counts[1:] if c.dropped)
-            raise MTError(f"cleaning left no training line ({dropped}); loosen corpus.cleaning")
+            raise MTError(
+                f"{places}: cleaning left no training line ({dropped}); loosen corpus.cleaning"
+            )
 
     if not len(keep):
         raise MTError(f"the corpus is empty: no line in {places}")
@@ -190,8 +200,7 @@ def _keep_lines(
     wanted = {} if tests else {"test": corpus.test_size}
     wanted |= {} if valid or corpus.folds else {"valid": corpus.valid_size}
     named = [*valid, *(line for lines in tests.values() for line in lines)]
-    key_of = near_key if rule == "near" else str.strip
-    barred = _hashes([key_of(line) for line in named])
+    barred = hash_texts([key_of(line) for line in named])
     if wanted:
         free = ~np.isin(key[distinct], barred)
         sizes = [cut_size(len(distinct), size) for size in wanted.values()]
@@ -207,7 +216,7 @@ def _keep_lines(
             if number in rows:
                 found[rows[number]].append(line)
         for name, lines in found.items():
-            keep &= ~np.isin(line_hash, _hashes(lines))
+            keep &= ~np.isin(line_hash, hash_texts(lines))
             count(f"cut for {name}")
         valid += found.get("valid", [])
         tests |= {"test": found["test"]} if "test" in found else {}
@@ -224,7 +233,7 @@ def _keep_lines(
         count(f"held out, part {corpus.fold} of {corpus.folds}")
     if rule != "off":
         held_out = [*valid, *(line for lines in tests.values() for line in lines)]
-        keep &= ~np.isin(key, _hashes([key_of(line) for line in held_out]))
+        keep &= ~np.isin(key, hash_texts([key_of(line) for line in held_out]))
         if rule == "near":
             near = HeldOut(held_out)
             for number, line in enumerate(everything()):
@@ -234,43 +243,32 @@ def _keep_lines(
     return keep, counts
 
 
-def _hashes(texts: list[str]) -> NDArray[np.uint64]:
-    return np.frombuffer(b"".join(map(hash_text, texts)), dtype=_WORD64).astype(np.uint64)
-
-
-def _held_out(split: _Split, running: bool) -> Iterator[str]:
-    lines = (line for line in split.read() if running or line.strip())
-    first = next(lines, None)
-    if first is None:
+def _held_out(split: Split[str], running: bool) -> list[str]:
+    """Read validation or test text as it stands, but for blank lines, which running text keeps."""
+    lines = list(split.read())
+    if not running:
+        lines = [unicodedata.normalize("NFC", line) for line in lines if line.strip()]
+    if not lines:
         raise MTError(f"{split.place}: empty")
-    yield first
-    yield from lines
-
-
-def _digest(corpus: TextCorpus, origins: list[_Origin]) -> str:
-    prints = [
-        [split and split.fingerprint for split in (origin.train, origin.valid)]
-        + [(name, split.fingerprint) for name, split in sorted(origin.tests.items())]
-        for origin in origins
-    ]
-    content = json.dumps([asdict(corpus), prints], sort_keys=True)
-    return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+    return lines
 
 
 # -- Sources ---------------------------------------------------------------------------------------
 
 
-def _open(corpus: TextCorpus) -> list[_Origin]:
+def _open(corpus: TextCorpus) -> list[Origin[str]]:
     if corpus.files is not None:
         return [_open_files(TextSource(files=corpus.files, column=corpus.column), corpus)]
     if not corpus.sources:
         raise MTError("corpus.sources is empty; name a source, or text with --corpus.files PATH")
     origins = []
     for number, source in enumerate(corpus.sources):
-        if (source.hub is None) == (source.files is None):
-            raise MTError(f"corpus.sources[{number}]: set exactly one of hub and files")
-        open_source = _open_files if source.hub is None else _open_hub
-        origins.append(open_source(source, corpus))
+        option = f"corpus.sources[{number}]"
+        if kind_of(source, option, ("hub", "files")) == "files":
+            origins.append(_open_files(source, corpus))
+        else:
+            lines = partial(_hub_lines, corpus.running)
+            origins.append(open_hub(source, option, _columns(source, corpus), lines))
     return origins
 
 
@@ -285,78 +283,29 @@ def _columns(source: TextSource, corpus: TextCorpus) -> Columns:
     )
 
 
-def _open_files(source: TextSource, corpus: TextCorpus) -> _Origin:
-    path = Path(source.files or "").expanduser()
-    description = f"{path.name or path} (local files)"
-    if path.is_file():
-        return _Origin(description, _file(path, source, corpus))
-    if not path.is_dir():
-        raise MTError(f"corpus.files: {path} does not exist")
-    kinds = "|".join(map(re.escape, (corpus.language, "txt", *TABLES)))
-    packed = "|".join(map(re.escape, COMPRESSIONS))
-    pattern = re.compile(rf"(train|valid|dev|test[\w-]*)\.(?:{kinds})(?:{packed})?")
-    found: dict[str, Path] = {}
-    for file in sorted(path.iterdir()):
-        if (match := pattern.fullmatch(file.name)) and file.is_file():
-            name = "valid" if match[1] == "dev" else match[1]
-            if name in found:
-                raise MTError(
-                    f"{path} is ambiguous: {found[name].name}, {file.name}; keep one of them"
-                )
-            found[name] = file
-    if "train" not in found:
-        there = ", ".join(sorted(file.name for file in path.iterdir())[:8]) or "no file"
-        raise MTError(
-            f"{path} holds no train.{corpus.language} (nor train.txt, "
-            f"{', '.join(f'train.{form}' for form in TABLES)}), but {there}; set the language with "
-            "--corpus.language"
-        )
-    splits = {name: _file(file, source, corpus) for name, file in found.items()}
-    return _Origin(description, splits.pop("train"), splits.pop("valid", None), splits)
-
-
-def _file(path: Path, source: TextSource, corpus: TextCorpus) -> _Split:
-    try:
-        fingerprint = hash_files([path])
-    except OSError:  # reading will tell
-        fingerprint = ""
-    if table_form(path) is None:
-        return _Split(str(path), lambda: read_lines(path), fingerprint)
+def _open_files(source: TextSource, corpus: TextCorpus) -> Origin[str]:
     columns = _columns(source, corpus)
 
-    def read() -> Iterator[str]:
-        return _lines((cell for cell, _ in read_cells(path, columns)), corpus.running)
+    def open_file(path: Path) -> Split[str]:
+        def read() -> Iterator[str]:
+            if table_form(path) is None:
+                return read_lines(path)
+            return _lines(corpus.running, read_cells(path, columns))
 
-    return _Split(str(path), read, fingerprint)
+        return Split(str(path), read, fingerprint(path))
+
+    kinds = (corpus.language, "txt", *TABLES)
+    return open_files(source.files, kinds, open_file, "; set the language with --corpus.language")
 
 
-def _lines(cells: Iterator[str], running: bool) -> Iterator[str]:
+def _lines(running: bool, cells: Iterator[Pair]) -> Iterator[str]:
     """A cell of a table is a line, or, of running text, as many as it holds."""
-    for cell in cells:
+    for cell, _ in cells:
         if running:
             yield from cell.replace("\r\n", "\n").removesuffix("\n").split("\n")
         else:
             yield one_line(cell)
 
 
-def _open_hub(source: TextSource, corpus: TextCorpus) -> _Origin:
-    ours = list(source.splits)
-    datasets = download(source, [source.splits[name] for name in ours])
-    columns = _columns(source, corpus)
-    splits = {}
-    for name, data in zip(ours, datasets, strict=True):
-        place = f"{source.hub}, split {source.splits[name]}"
-        cells = partial(hub_cells, place, columns, data)
-
-        def read(cells: Callable[[], Iterator[tuple[str, str]]] = cells) -> Iterator[str]:
-            return _lines((cell for cell, _ in cells()), corpus.running)
-
-        files = [Path(file["filename"]) for file in data.cache_files]
-        splits[name] = _Split(place, read, hash_files(files))
-    config = f", {source.config}" if source.config else ""
-    return _Origin(
-        f"{source.hub} (Hugging Face Hub{config})",
-        splits.pop("train", None),
-        splits.pop("valid", None),
-        splits,
-    )
+def _hub_lines(running: bool, cells: Iterator[Pair], _: object) -> Iterator[str]:
+    return _lines(running, cells)

@@ -25,7 +25,14 @@ from mt.recipe.language_model import (
     TextCorpus,
     TextSource,
 )
-from mt.recipe.sections import Batching, Optimization, Recipe, TokenizerSpec, map_paths
+from mt.recipe.sections import (
+    Batching,
+    HubSource,
+    Optimization,
+    Recipe,
+    TokenizerSpec,
+    map_paths,
+)
 from mt.recipe.translation import (
     BackTranslation,
     Cleaning,
@@ -60,6 +67,7 @@ __all__ = [
     "Evaluation",
     "ForecastEvaluation",
     "ForecastingRecipe",
+    "HubSource",
     "LabelledCleaning",
     "LabelledCorpus",
     "LabelledSource",

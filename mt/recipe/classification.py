@@ -6,24 +6,13 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from mt.nn.architecture import ClassifierArchitecture
-from mt.recipe.sections import ANY, Optimization, Recipe, TokenizerSpec, check
+from mt.recipe.sections import ANY, HubSource, Optimization, Recipe, TokenizerSpec, check
 
 
 @dataclass(frozen=True)
-class LabelledSource:
+class LabelledSource(HubSource):
     """One place that labelled text comes from. Exactly one of hub, files and catalogue is set."""
 
-    hub: str | None = None
-    """Dataset on the Hugging Face Hub, such as `stanfordnlp/imdb`."""
-    config: str | None = None
-    """Configuration of the hub dataset."""
-    revision: str | None = None
-    """Branch, tag or commit of the hub dataset; a commit makes a recipe repeatable."""
-    splits: dict[str, str] = field(
-        default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
-    )
-    """Our split (`train`, `valid`, `test` or `test...`) to the hub's; a validation or test split
-    that no source names is cut from the training text."""
     files: str | None = None
     """A folder of `train.F`, `valid.F` or `dev.F`, `test*.F` (F one of `tsv`, `csv`, `jsonl`,
     `parquet`), or one such file; each also with `.gz`, `.xz` or `.zst`."""

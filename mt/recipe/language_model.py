@@ -7,24 +7,21 @@ from typing import Literal
 
 from mt.errors import MTError
 from mt.nn.architecture import LanguageModelArchitecture
-from mt.recipe.sections import ANY, Optimization, Recipe, TokenizerSpec, check, check_folds
+from mt.recipe.sections import (
+    ANY,
+    HubSource,
+    Optimization,
+    Recipe,
+    TokenizerSpec,
+    check,
+    check_folds,
+)
 
 
 @dataclass(frozen=True)
-class TextSource:
+class TextSource(HubSource):
     """One place that text comes from. Exactly one of hub and files is set."""
 
-    hub: str | None = None
-    """Dataset on the Hugging Face Hub, such as `karpathy/tiny_shakespeare`."""
-    config: str | None = None
-    """Configuration of the hub dataset."""
-    revision: str | None = None
-    """Branch, tag or commit of the hub dataset; a commit makes a recipe repeatable."""
-    splits: dict[str, str] = field(
-        default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
-    )
-    """Our split (`train`, `valid`, `test` or `test...`) to the hub's; a validation or test split
-    that no source names is cut from the training text."""
     files: str | None = None
     """A folder of `train.L`, `valid.L` or `dev.L`, `test*.L` (L the language, or `txt`, `tsv`,
     `csv`, `jsonl`, `parquet`), or one such file; each also with `.gz`, `.xz` or `.zst`."""

@@ -32,6 +32,23 @@ def check_folds(folds: int, fold: int) -> None:
 
 
 @dataclass(frozen=True)
+class HubSource:
+    """A dataset on the Hugging Face Hub."""
+
+    hub: str | None = None
+    """Dataset on the Hugging Face Hub, such as `bentrevett/multi30k`."""
+    config: str | None = None
+    """Configuration of the hub dataset, such as `de-en`."""
+    revision: str | None = None
+    """Branch, tag or commit of the hub dataset; a commit makes a recipe repeatable."""
+    splits: dict[str, str] = field(
+        default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
+    )
+    """Our split (`train`, `valid`, `test` or `test...`) to the hub's; a validation or test split
+    that no source names is cut from the training text."""
+
+
+@dataclass(frozen=True)
 class TokenizerSpec:
     """How text becomes subword tokens: a SentencePiece model (arXiv:1808.06226)."""
 

@@ -10,6 +10,7 @@ from mt.nn.architecture import Architecture
 from mt.recipe.sections import (
     ANY,
     Batching,
+    HubSource,
     Optimization,
     Recipe,
     TokenizerSpec,
@@ -20,20 +21,9 @@ from mt.search.options import SearchOptions
 
 
 @dataclass(frozen=True)
-class Source:
+class Source(HubSource):
     """One place that parallel text comes from. Exactly one of hub, files and catalogue is set."""
 
-    hub: str | None = None
-    """Dataset on the Hugging Face Hub, such as `bentrevett/multi30k`."""
-    config: str | None = None
-    """Configuration of the hub dataset, such as `de-en`."""
-    revision: str | None = None
-    """Branch, tag or commit of the hub dataset; a commit makes a recipe repeatable."""
-    splits: dict[str, str] = field(
-        default_factory=lambda: {"train": "train", "valid": "validation", "test": "test"}
-    )
-    """Our split (`train`, `valid`, `test` or `test...`) to the hub's; a validation or test split
-    that no source names is cut from the training text."""
     files: str | None = None
     """A folder of `train.L`, `valid.L` or `dev.L`, `test*.L` (L a language, or `tsv`, `csv`,
     `jsonl`, `parquet`), one table file, or the common stem of a `STEM.L` pair; each also with

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import compress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,13 +14,13 @@ import torch
 
 from mt.bundle import Bundle, load_bundle
 from mt.corpus import ParallelCorpus
-from mt.corpus.cleaning import HeldOut, LineRules, near_key
 from mt.corpus.store import hash_text
+from mt.corpus.text import keep_lines, normal
 from mt.errors import MTError
 from mt.files import write_atomically
 from mt.lines import duration, read_lines
 from mt.options import teacher_recipe
-from mt.recipe import Corpus, TextCleaning, TranslationRecipe
+from mt.recipe import Corpus, TextCleaning, TextCorpus, TranslationRecipe
 from mt.training.folder import RunFolder
 from mt.training.validation import across_devices
 from mt.translator import Translator
@@ -153,39 +153,26 @@ def read_target_text(recipe: TranslationRecipe, corpus: ParallelCorpus) -> Targe
     Raises:
         MTError: The file cannot be read, or nothing in it is left.
     """
-    rules = recipe.corpus.cleaning
-    keep = LineRules(
-        TextCleaning(
+    rules, path = recipe.corpus.cleaning, Path(recipe.back_translation.files or "")
+    alone = TextCorpus(
+        language=corpus.target_language,
+        cleaning=TextCleaning(
             min_words=rules.min_words,
             max_words=rules.max_words,
             control_characters=rules.control_characters,
             script=rules.target_script,
-        )
+            duplicates=rules.duplicates,
+            held_out=rules.held_out,
+        ),
     )
-    held_out = [
-        line for pairs in (corpus.valid, *corpus.tests.values()) for line in pairs["target"]
-    ]
-    barred = {near_key(line) if rules.held_out == "near" else line.strip() for line in held_out}
-    near = HeldOut(held_out) if rules.held_out == "near" else None
-    seen: set[bytes] = set()
-    lines = []
-    path = Path(recipe.back_translation.files or "")
-    for raw in read_lines(path):
-        line = unicodedata.normalize("NFC", raw).strip()
-        if keep.broken(line) is not None:
-            continue
-        if rules.duplicates:
-            before = len(seen)
-            seen.add(hash_text(line))
-            if len(seen) == before:
-                continue
-        key = near_key(line) if rules.held_out == "near" else line
-        if rules.held_out != "off" and (key in barred or (near is not None and near.near(line))):
-            continue
-        lines.append(line)
-    if not lines:
-        raise MTError(f"back_translation.files: {path}: no line is left; loosen corpus.cleaning")
-    return TargetText(lines)
+
+    def everything() -> Iterator[str]:
+        return map(normal, read_lines(path))
+
+    valid, tests = list(corpus.valid["target"]), corpus.tests.items()
+    held_out = {name: list(pairs["target"]) for name, pairs in tests}
+    keep, _ = keep_lines(alone, everything, valid, held_out, f"back_translation.files: {path}")
+    return TargetText(list(compress(everything(), keep)))
 
 
 def tagged(

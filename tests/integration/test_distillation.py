@@ -286,7 +286,7 @@ def test_a_given_bundle_translates_back(go: Any, run: Run, alone: Path, tmp_path
         (["--back_translation.beam_size", "0"], "back_translation.beam_size: must be at least 1"),
         (["--back_translation.files", "x", "--init_from", "y"], "which init_from does not"),
         (["--back_translation.files", "none.yy"], "cannot read .*none.yy"),
-        (["--back_translation.files", "blank.yy"], "blank.yy: no line is left"),
+        (["--back_translation.files", "blank.yy"], "blank.yy: cleaning left no training line"),
     ],
 )
 def test_mistakes_in_back_translation_are_told(

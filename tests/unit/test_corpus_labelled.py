@@ -229,7 +229,10 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
         ({"files": str(tmp_path / "text.txt")}, "is no table; it must end in tsv"),
         ({"files": str(tmp_path / "none")}, "none does not exist"),
         ({}, "corpus.sources is empty"),
-        ({"sources": [LabelledSource()]}, r"corpus.sources\[0\]: set exactly one of hub, files"),
+        (
+            {"sources": [LabelledSource()]},
+            r"corpus.sources\[0\] sets nothing; set exactly one of hub, files",
+        ),
     ):
         with pytest.raises(MTError, match=message):
             load_labelled(LabelledCorpus(**options))

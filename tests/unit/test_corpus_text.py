@@ -62,6 +62,19 @@ def test_one_file_in_any_form_is_read(tmp_path: Path) -> None:
         load(tmp_path / "a.tsv", column="nobody")
 
 
+def test_lines_are_composed_and_running_text_stays(tmp_path: Path) -> None:
+    decomposed, composed = "ein Schlu\u0308ssel", "ein Schl\u00fcssel"
+    write(tmp_path / "train.xx", [f"  {decomposed} ", composed, *LINES[:5]])
+    write(tmp_path / "valid.xx", [f" {decomposed}"])
+    write(tmp_path / "test.xx", ["another"])
+    text = load(tmp_path, cleaning=TextCleaning(held_out="off"))
+    assert list(text.each()) == [composed, *LINES[:5]]  # of two that are the same, one
+    assert text.valid == [f" {composed}"]
+    running = load(tmp_path, running=True)
+    assert list(running.each())[:2] == [f"  {decomposed} ", composed]
+    assert running.valid == [f" {decomposed}"]
+
+
 def test_rules_drop_what_they_say(tmp_path: Path) -> None:
     bad = ["", "   ", "one two three four five", "bad\x07bell now", "только кириллица тут"]
     lines = [*bad, *LINES[:40], *LINES[:10]]
@@ -136,9 +149,9 @@ def test_the_digest_tells_text_and_options_apart(tmp_path: Path) -> None:
     ("corpus", "message"),
     [
         (TextCorpus(), "corpus.sources is empty"),
-        (TextCorpus(sources=[TextSource()]), r"sources\[0\]: set exactly one of hub and files"),
+        (TextCorpus(sources=[TextSource()]), r"sources\[0\] sets nothing; set exactly one of hub"),
         (TextCorpus(files="FOLDER/none"), "FOLDER/none does not exist"),
-        (TextCorpus(files="FOLDER"), "FOLDER holds no train.en .* but few.txt, odd.txt"),
+        (TextCorpus(files="FOLDER"), "FOLDER holds none of train.en, .* but few.txt, odd.txt"),
         (TextCorpus(files="FOLDER/few.txt"), "are too few, or too alike, to cut"),
         (TextCorpus(files="FOLDER/odd.txt"), "odd.txt: line 2 is not valid UTF-8"),
         (
