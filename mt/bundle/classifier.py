@@ -13,13 +13,13 @@ from typing import NamedTuple
 
 from mt.bundle.files import (
     CONFIG,
+    TOKENIZER,
     WEIGHTS,
-    fill,
     read_card,
     read_checked,
     read_config,
-    read_options,
-    read_tokenizer,
+    read_network,
+    read_only_tokenizer,
     write_files,
 )
 from mt.errors import MTError
@@ -27,7 +27,6 @@ from mt.nn.architecture import ClassifierArchitecture
 from mt.nn.classifier import ClassifierNetwork
 from mt.tokenizer import Tokenizer
 
-_TOKENIZER = "tokenizer.model"
 _NEEDED = {"classes": list, "vocabulary": int, "max_length": int}
 
 
@@ -59,7 +58,7 @@ def save_classifier(bundle: ClassifierBundle, folder: Path) -> None:
         "max_length": bundle.max_length,
         "architecture": asdict(bundle.model.architecture),
     }
-    files = {_TOKENIZER: bundle.tokenizer.model}
+    files = {TOKENIZER: bundle.tokenizer.model}
     write_files(folder, config, bundle.model, bundle.card, files)
 
 
@@ -71,10 +70,7 @@ def load_classifier(folder: Path) -> ClassifierBundle:
             another task; the message names it.
     """
     config = read_config(folder, "classification", _NEEDED)
-    contents = {
-        name: read_checked(folder / name, config["sha256"].get(name))
-        for name in (WEIGHTS, _TOKENIZER)
-    }
+    weights = read_checked(folder / WEIGHTS, config["sha256"].get(WEIGHTS))
     classes = config["classes"]
     if not _are_names(classes):
         raise MTError(
@@ -83,17 +79,16 @@ def load_classifier(folder: Path) -> ClassifierBundle:
         )
     if config["max_length"] < 1:
         raise MTError(f"{folder / CONFIG}: `max_length` must be at least 1; copy the bundle again")
-    tokenizer = read_tokenizer(contents[_TOKENIZER], folder / _TOKENIZER)
-    if config["vocabulary"] != len(tokenizer):
-        raise MTError(f"{folder / CONFIG}: the vocabulary size is not that of the tokenizer")
-    architecture = read_options(ClassifierArchitecture, config["architecture"], folder)
-    try:
-        model = ClassifierNetwork(architecture, len(tokenizer), len(classes), initialize=False)
-    except (ValueError, TypeError, RuntimeError) as error:  # the last for sizes beyond all memory
-        raise MTError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
-    fill(model, contents[WEIGHTS], folder / WEIGHTS)
+    tokenizer = read_only_tokenizer(config, folder)
+    model = read_network(
+        ClassifierArchitecture,
+        lambda its: ClassifierNetwork(its, len(tokenizer), len(classes), initialize=False),
+        config,
+        weights,
+        folder,
+    )
     return ClassifierBundle(
-        model.eval(), tokenizer, tuple(classes), config["max_length"], read_card(folder)
+        model, tokenizer, tuple(classes), config["max_length"], read_card(folder)
     )
 
 

@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -28,6 +28,7 @@ VERSION = 1
 """Version of the format; a reader refuses any other."""
 _FORMAT = "mt-bundle"
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+TOKENIZER = "tokenizer.model"
 COMMANDS = {
     "translation": "mt translate",
     "language-model": "mt generate",
@@ -181,6 +182,15 @@ def read_tokenizer(content: bytes, path: Path) -> Tokenizer:
         raise MTError(f"{path}: {error}") from error
 
 
+def read_only_tokenizer(config: dict[str, Any], folder: Path) -> Tokenizer:
+    """Read the tokenizer of a bundle that has one, whose size `config.json` calls `vocabulary`."""
+    path = folder / TOKENIZER
+    tokenizer = read_tokenizer(read_checked(path, config["sha256"].get(TOKENIZER)), path)
+    if config["vocabulary"] != len(tokenizer):
+        raise MTError(f"{folder / CONFIG}: the vocabulary size is not that of the tokenizer")
+    return tokenizer
+
+
 def load_tokenizer(folder: Path) -> Tokenizer:
     """Read the tokenizer of a bundle's language, of a translator that of its target side.
 
@@ -188,7 +198,7 @@ def load_tokenizer(folder: Path) -> Tokenizer:
         MTError: The bundle is damaged, or has no tokenizer.
     """
     digests = read_config(folder)["sha256"]
-    for name in ("target.model", "tokenizer.model"):
+    for name in ("target.model", TOKENIZER):
         if name in digests:
             path = folder / name
             return read_tokenizer(read_checked(path, digests[name]), path)
@@ -204,6 +214,7 @@ def read_tensors(data: bytes, path: Path) -> dict[str, torch.Tensor]:
 
 
 _Options = TypeVar("_Options")
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def read_options(kind: type[_Options], values: dict[str, Any], folder: Path) -> _Options:
@@ -226,6 +237,34 @@ def _fits(value: object, hint: Any) -> bool:
     if get_origin(hint) is Literal:
         return isinstance(value, str) and value in get_args(hint)
     return type(value) is hint or (hint is float and type(value) is int)
+
+
+def read_network(
+    kind: type[_Options],
+    make: Callable[[_Options], _Network],
+    config: dict[str, Any],
+    weights: bytes,
+    folder: Path,
+) -> _Network:
+    """Make the network that a bundle holds, in evaluation mode on the CPU.
+
+    Args:
+        kind: What its `architecture` is.
+        make: Makes the network of it, its weights still to be filled in.
+        config: What `config.json` says.
+        weights: The content of `model.safetensors`.
+        folder: The bundle.
+
+    Raises:
+        MTError: It makes no sense, or the weights do not fit.
+    """
+    architecture = read_options(kind, config["architecture"], folder)
+    try:
+        model = make(architecture)
+    except (ValueError, TypeError, RuntimeError) as error:  # the last for sizes beyond all memory
+        raise MTError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
+    fill(model, weights, folder / WEIGHTS)
+    return model.eval()
 
 
 def fill(model: nn.Module, data: bytes, path: Path) -> None:

@@ -15,11 +15,10 @@ from typing import Any, NamedTuple
 from mt.bundle.files import (
     CONFIG,
     WEIGHTS,
-    fill,
     read_card,
     read_checked,
     read_config,
-    read_options,
+    read_network,
     write_files,
 )
 from mt.errors import MTError
@@ -82,14 +81,15 @@ def load_forecaster(folder: Path) -> ForecasterBundle:
         raise MTError(f"{folder / CONFIG}: two `columns` have one name; copy the bundle again")
     scaling = _read_scaling(config["scaling"], len(columns), folder)
     _check_numbers("spread", config["spread"], len(columns), 0.0, folder)
-    architecture = read_options(ForecasterArchitecture, config["architecture"], folder)
-    try:
-        model = ForecasterNetwork(architecture, len(columns), initialize=False)
-    except (ValueError, TypeError, RuntimeError) as error:  # the last for sizes beyond all memory
-        raise MTError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
-    fill(model, weights, folder / WEIGHTS)
+    model = read_network(
+        ForecasterArchitecture,
+        lambda its: ForecasterNetwork(its, len(columns), initialize=False),
+        config,
+        weights,
+        folder,
+    )
     return ForecasterBundle(
-        model.eval(), columns, config["time"] or None, scaling, config["spread"], read_card(folder)
+        model, columns, config["time"] or None, scaling, config["spread"], read_card(folder)
     )
 
 

@@ -11,22 +11,19 @@ from pathlib import Path
 from typing import NamedTuple
 
 from mt.bundle.files import (
-    CONFIG,
+    TOKENIZER,
     WEIGHTS,
-    fill,
     read_card,
     read_checked,
     read_config,
-    read_options,
-    read_tokenizer,
+    read_network,
+    read_only_tokenizer,
     write_files,
 )
-from mt.errors import MTError
 from mt.nn.architecture import LanguageModelArchitecture
 from mt.nn.language_model import LanguageNetwork
 from mt.tokenizer import Tokenizer
 
-_TOKENIZER = "tokenizer.model"
 _NEEDED = {"language": str, "vocabulary": int, "running": bool}
 
 
@@ -58,7 +55,7 @@ def save_language_model(bundle: LanguageModelBundle, folder: Path) -> None:
         "running": bundle.running,
         "architecture": asdict(bundle.model.architecture),
     }
-    files = {_TOKENIZER: bundle.tokenizer.model}
+    files = {TOKENIZER: bundle.tokenizer.model}
     write_files(folder, config, bundle.model, bundle.card, files)
 
 
@@ -70,19 +67,15 @@ def load_language_model(folder: Path) -> LanguageModelBundle:
             another task; the message names it.
     """
     config = read_config(folder, "language-model", _NEEDED)
-    contents = {
-        name: read_checked(folder / name, config["sha256"].get(name))
-        for name in (WEIGHTS, _TOKENIZER)
-    }
-    tokenizer = read_tokenizer(contents[_TOKENIZER], folder / _TOKENIZER)
-    if config["vocabulary"] != len(tokenizer):
-        raise MTError(f"{folder / CONFIG}: the vocabulary size is not that of the tokenizer")
-    architecture = read_options(LanguageModelArchitecture, config["architecture"], folder)
-    try:
-        model = LanguageNetwork(architecture, len(tokenizer), initialize=False)
-    except (ValueError, TypeError, RuntimeError) as error:  # the last for sizes beyond all memory
-        raise MTError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
-    fill(model, contents[WEIGHTS], folder / WEIGHTS)
+    weights = read_checked(folder / WEIGHTS, config["sha256"].get(WEIGHTS))
+    tokenizer = read_only_tokenizer(config, folder)
+    model = read_network(
+        LanguageModelArchitecture,
+        lambda its: LanguageNetwork(its, len(tokenizer), initialize=False),
+        config,
+        weights,
+        folder,
+    )
     return LanguageModelBundle(
-        model.eval(), tokenizer, config["language"], config["running"], read_card(folder)
+        model, tokenizer, config["language"], config["running"], read_card(folder)
     )

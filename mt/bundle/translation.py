@@ -22,11 +22,12 @@ from safetensors.torch import save
 
 from mt.bundle.files import (
     CONFIG,
+    TOKENIZER,
     WEIGHTS,
-    fill,
     read_card,
     read_checked,
     read_config,
+    read_network,
     read_options,
     read_tensors,
     read_tokenizer,
@@ -40,7 +41,7 @@ from mt.search.shortlist import Shortlist
 from mt.tokenizer import Tokenizers
 
 _SHORTLIST = "shortlist.safetensors"
-_JOINT, _SOURCE, _TARGET = "tokenizer.model", "source.model", "target.model"
+_SOURCE, _TARGET = "source.model", "target.model"
 _NEEDED = {
     "source_language": str,
     "target_language": str,
@@ -79,7 +80,7 @@ def save_bundle(bundle: Bundle, folder: Path) -> None:
         files[_SHORTLIST] = save(tensors)
     source, target = bundle.tokenizers
     if source is target:
-        files[_JOINT] = source.model
+        files[TOKENIZER] = source.model
     else:
         files |= {_SOURCE: source.model, _TARGET: target.model}
     config = {
@@ -102,24 +103,25 @@ def load_bundle(folder: Path) -> Bundle:
     """
     config = read_config(folder, "translation", _NEEDED)
     digests = config["sha256"]
-    joint = _JOINT in digests
-    names = [WEIGHTS, *([_JOINT] if joint else [_SOURCE, _TARGET])]
+    joint = TOKENIZER in digests
+    names = [WEIGHTS, *([TOKENIZER] if joint else [_SOURCE, _TARGET])]
     names += [_SHORTLIST] if _SHORTLIST in digests else []
     contents = {name: read_checked(folder / name, digests.get(name)) for name in names}
-    source, target = (_JOINT, _JOINT) if joint else (_SOURCE, _TARGET)
+    source, target = (TOKENIZER, TOKENIZER) if joint else (_SOURCE, _TARGET)
     models = {name: read_tokenizer(contents[name], folder / name) for name in {source, target}}
     tokenizers = Tokenizers(models[source], models[target])
     vocabulary = config["source_vocabulary"], config["target_vocabulary"]
     if vocabulary != (len(tokenizers.source), len(tokenizers.target)):
         raise MTError(f"{folder / CONFIG}: the vocabulary sizes are not those of the tokenizer")
-    architecture = read_options(Architecture, config["architecture"], folder)
-    try:
-        model = Seq2Seq(architecture, *vocabulary, initialize=False)
-    except (ValueError, TypeError, RuntimeError) as error:  # the last for sizes beyond all memory
-        raise MTError(f"{folder / CONFIG}: {' '.join(str(error).split())}") from error
-    fill(model, contents[WEIGHTS], folder / WEIGHTS)
+    model = read_network(
+        Architecture,
+        lambda its: Seq2Seq(its, *vocabulary, initialize=False),
+        config,
+        contents[WEIGHTS],
+        folder,
+    )
     return Bundle(
-        model.eval(),
+        model,
         tokenizers,
         (config["source_language"], config["target_language"]),
         read_options(SearchOptions, config["search"], folder),

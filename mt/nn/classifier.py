@@ -10,7 +10,7 @@ from mt.nn.architecture import ClassifierArchitecture
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.linear import Linear
-from mt.nn.recurrent import RecurrentStack, make_layer
+from mt.nn.recurrent import make_stack
 
 
 class AttentionPooling(nn.Module):
@@ -63,18 +63,14 @@ class ClassifierNetwork(nn.Module):
             Dropout(architecture.embedding_dropout, locked),
             architecture.word_dropout,
         )
-        self.stack = RecurrentStack(
-            [
-                make_layer(
-                    architecture.cell,
-                    architecture.embedding_size if number == 0 else outputs,
-                    architecture.hidden_size,
-                    architecture.bidirectional,
-                )
-                for number in range(architecture.layers)
-            ],
+        self.stack = make_stack(
+            architecture.cell,
+            architecture.embedding_size,
+            architecture.hidden_size,
+            architecture.layers,
             architecture.residual_from,
             Dropout(architecture.layer_dropout, locked),
+            architecture.bidirectional,
         )
         self.attention = AttentionPooling(outputs) if architecture.pooling == "attention" else None
         self.output_dropout = Dropout(architecture.output_dropout)

@@ -13,7 +13,7 @@ from mt.nn.cells import State
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.linear import Linear
-from mt.nn.recurrent import RecurrentStack, make_layer
+from mt.nn.recurrent import make_stack
 
 
 class Memory(NamedTuple):
@@ -39,19 +39,15 @@ class Encoder(nn.Module):
         hidden_size, two_way = architecture.hidden_size, architecture.bidirectional
         outputs = hidden_size * (2 if two_way else 1)
         self.embedding = embedding
-        self.stack = RecurrentStack(
-            [
-                make_layer(
-                    architecture.encoder_cell,
-                    architecture.embedding_size if number == 0 else outputs,
-                    hidden_size,
-                    two_way,
-                    architecture.encoder_transition_depth,
-                )
-                for number in range(architecture.encoder_layers)
-            ],
+        self.stack = make_stack(
+            architecture.encoder_cell,
+            architecture.embedding_size,
+            hidden_size,
+            architecture.encoder_layers,
             architecture.residual_from,
             Dropout(architecture.layer_dropout, architecture.locked_dropout),
+            two_way,
+            architecture.encoder_transition_depth,
         )
         self.project = Linear(outputs, hidden_size, bias=False)
 

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 from mt.nn.architecture import ForecasterArchitecture
 from mt.nn.dropout import Dropout
 from mt.nn.linear import Linear
-from mt.nn.recurrent import RecurrentStack, StackState, make_layer
+from mt.nn.recurrent import StackState, make_stack
 
 LEAST_SCALE = 1e-3
 """Least scale of a predicted distribution, in standard deviations of the training part."""
@@ -43,18 +43,14 @@ class ForecasterNetwork(nn.Module):
         super().__init__()
         self.architecture, self.columns = architecture, columns
         hidden_size, locked = architecture.hidden_size, architecture.locked_dropout
-        self.stack = RecurrentStack(
-            [
-                make_layer(
-                    architecture.cell,
-                    2 * columns if number == 0 else hidden_size,
-                    hidden_size,
-                    weight_drop=architecture.weight_drop,
-                )
-                for number in range(architecture.layers)
-            ],
+        self.stack = make_stack(
+            architecture.cell,
+            2 * columns,
+            hidden_size,
+            architecture.layers,
             architecture.residual_from,
             Dropout(architecture.layer_dropout, locked),
+            weight_drop=architecture.weight_drop,
         )
         self.output_dropout = Dropout(architecture.output_dropout, locked)
         parts = 2 if architecture.loss == "gaussian" else 1

@@ -12,7 +12,7 @@ from mt.nn.architecture import LanguageModelArchitecture
 from mt.nn.dropout import Dropout
 from mt.nn.embedding import Embedding
 from mt.nn.linear import Linear
-from mt.nn.recurrent import RecurrentStack, StackState, make_layer
+from mt.nn.recurrent import StackState, make_stack
 
 
 class ForcedStep(NamedTuple):
@@ -45,18 +45,14 @@ class LanguageNetwork(nn.Module):
             Dropout(architecture.embedding_dropout, locked),
             architecture.word_dropout,
         )
-        self.stack = RecurrentStack(
-            [
-                make_layer(
-                    architecture.cell,
-                    size if number == 0 else hidden_size,
-                    hidden_size,
-                    weight_drop=architecture.weight_drop,
-                )
-                for number in range(architecture.layers)
-            ],
+        self.stack = make_stack(
+            architecture.cell,
+            size,
+            hidden_size,
+            architecture.layers,
             architecture.residual_from,
             Dropout(architecture.layer_dropout, locked),
+            weight_drop=architecture.weight_drop,
         )
         self.output_dropout = Dropout(architecture.output_dropout, locked)
         self.combine = Linear(hidden_size, size)

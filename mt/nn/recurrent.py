@@ -389,6 +389,29 @@ class RecurrentStack(nn.Module):
         return vectors, finals
 
 
+def make_stack(
+    cell: str,
+    input_size: int,
+    hidden_size: int,
+    layers: int,
+    residual_from: int,
+    dropout: Dropout,
+    bidirectional: bool = False,
+    depth: int = 1,
+    weight_drop: float = 0.0,
+) -> RecurrentStack:
+    """Make layers that are all alike, but that the bottom one reads inputs of `input_size` units.
+
+    The arguments are those of `make_layer` and of `RecurrentStack`.
+    """
+    outputs = hidden_size * (2 if bidirectional else 1)
+    sizes = [input_size] + [outputs] * (layers - 1)
+    made = (
+        make_layer(cell, size, hidden_size, bidirectional, depth, weight_drop) for size in sizes
+    )
+    return RecurrentStack(made, residual_from, dropout)
+
+
 def add(one: Vectors, other: Vectors) -> Vectors:
     """Add vectors, packed or not."""
     if isinstance(one, PackedSequence):
