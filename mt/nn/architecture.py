@@ -138,89 +138,12 @@ class Architecture:
 
 
 @dataclass(frozen=True)
-class LanguageModelArchitecture:
-    """Size of the language model. Sizes are in units (floats per vector).
+class StackArchitecture:
+    """Size of a stack of recurrent layers. Sizes are in units (floats per vector).
 
     Raises `ValueError`, naming the options, for values that are out of range or clash.
     """
 
-    embedding_size: int = 256
-    """Units of a token embedding."""
-    hidden_size: int = 512
-    """Units of each recurrent layer."""
-    layers: int = 1
-    """Recurrent layers, one upon another."""
-    cell: Cell = "lstm"
-    """What a step computes: Elman's network with one of three activations, `gru`, `lstm`,
-    `layer-norm-lstm` or `ssru`."""
-    residual_from: int = 2
-    """The first layer, counted from 1, whose input is added to its output; 0 adds none."""
-    tie_embeddings: bool = True
-    """Predict tokens by the matrix that embeds them (Press & Wolf, arXiv:1608.05859)."""
-    embedding_dropout: float = 0.2
-    """Probability of dropping a unit of a token embedding."""
-    layer_dropout: float = 0.3
-    """Probability of dropping a unit between recurrent layers."""
-    output_dropout: float = 0.3
-    """Probability of dropping a unit of the top layer's output."""
-    locked_dropout: bool = False
-    """Drop the same units at every position of a row (variational dropout, Gal & Ghahramani,
-    arXiv:1512.05287)."""
-    word_dropout: float = 0.0
-    """Probability of blanking a whole input token (its embedding becomes zero)."""
-    weight_drop: float = 0.0
-    """Probability of dropping a weight between one step's state and the next one's, anew for each
-    batch (DropConnect, as in AWD-LSTM, Merity et al., arXiv:1708.02182); the cells that PyTorch
-    runs over whole sequences have it: lstm, gru, elman-tanh and elman-relu."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-
-
-@dataclass(frozen=True)
-class ForecasterArchitecture:
-    """Size of the forecaster. Sizes are in units (floats per vector).
-
-    Raises `ValueError`, naming the options, for values that are out of range or clash.
-    """
-
-    hidden_size: int = 32
-    """Units of each recurrent layer."""
-    layers: int = 1
-    """Recurrent layers, one upon another."""
-    cell: Cell = "gru"
-    """What a step computes: Elman's network with one of three activations, `gru`, `lstm`,
-    `layer-norm-lstm` or `ssru`."""
-    loss: Literal["squared", "absolute", "gaussian"] = "gaussian"
-    """What is minimised: the squared or the absolute error of the next step, or the negative
-    log-likelihood of a Gaussian whose mean and standard deviation are both predicted."""
-    residual_from: int = 2
-    """The first layer, counted from 1, whose input is added to its output; 0 adds none."""
-    layer_dropout: float = 0.0
-    """Probability of dropping a unit between recurrent layers."""
-    output_dropout: float = 0.0
-    """Probability of dropping a unit of the top layer's output."""
-    locked_dropout: bool = False
-    """Drop the same units at every step of a window (variational dropout, Gal & Ghahramani,
-    arXiv:1512.05287)."""
-    weight_drop: float = 0.0
-    """Probability of dropping a weight between one step's state and the next one's, anew for each
-    batch (DropConnect, as in AWD-LSTM, Merity et al., arXiv:1708.02182); the cells that PyTorch
-    runs over whole sequences have it: lstm, gru, elman-tanh and elman-relu."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
-
-
-@dataclass(frozen=True)
-class ClassifierArchitecture:
-    """Size of the text classifier. Sizes are in units (floats per vector).
-
-    Raises `ValueError`, naming the options, for values that are out of range or clash.
-    """
-
-    embedding_size: int = 128
-    """Units of a token embedding."""
     hidden_size: int = 128
     """Units of each recurrent layer and direction."""
     layers: int = 1
@@ -228,28 +151,71 @@ class ClassifierArchitecture:
     cell: Cell = "lstm"
     """What a step computes: Elman's network with one of three activations, `gru`, `lstm`,
     `layer-norm-lstm` or `ssru`."""
-    bidirectional: bool = True
-    """Let the layers read each text in both directions."""
     residual_from: int = 2
     """The first layer, counted from 1, whose input is added to its output; 0 adds none."""
+    layer_dropout: float = 0.3
+    """Probability of dropping a unit between recurrent layers."""
+    output_dropout: float = 0.3
+    """Probability of dropping a unit of what the output layer reads."""
+    locked_dropout: bool = False
+    """Drop the same units at every step of a row (variational dropout, Gal & Ghahramani,
+    arXiv:1512.05287)."""
+
+    def __post_init__(self) -> None:
+        check_sizes(self)
+
+
+@dataclass(frozen=True)
+class LanguageModelArchitecture(StackArchitecture):
+    """Size of the language model."""
+
+    hidden_size: int = 512
+    embedding_size: int = 256
+    """Units of a token embedding."""
+    tie_embeddings: bool = True
+    """Predict tokens by the matrix that embeds them (Press & Wolf, arXiv:1608.05859)."""
+    embedding_dropout: float = 0.2
+    """Probability of dropping a unit of a token embedding."""
+    word_dropout: float = 0.0
+    """Probability of blanking a whole input token (its embedding becomes zero)."""
+    weight_drop: float = 0.0
+    """Probability of dropping a weight between one step's state and the next one's, anew for each
+    batch (DropConnect, as in AWD-LSTM, Merity et al., arXiv:1708.02182); the cells that PyTorch
+    runs over whole sequences have it: lstm, gru, elman-tanh and elman-relu."""
+
+
+@dataclass(frozen=True)
+class ForecasterArchitecture(StackArchitecture):
+    """Size of the forecaster."""
+
+    hidden_size: int = 32
+    cell: Cell = "gru"
+    layer_dropout: float = 0.0
+    output_dropout: float = 0.0
+    loss: Literal["squared", "absolute", "gaussian"] = "gaussian"
+    """What is minimised: the squared or the absolute error of the next step, or the negative
+    log-likelihood of a Gaussian whose mean and standard deviation are both predicted."""
+    weight_drop: float = 0.0
+    """Probability of dropping a weight between one step's state and the next one's, anew for each
+    batch (DropConnect, arXiv:1708.02182); lstm, gru, elman-tanh and elman-relu have it."""
+
+
+@dataclass(frozen=True)
+class ClassifierArchitecture(StackArchitecture):
+    """Size of the text classifier."""
+
+    embedding_size: int = 128
+    """Units of a token embedding."""
+    bidirectional: bool = True
+    """Let the layers read each text in both directions."""
     pooling: Literal["last", "mean", "max", "attention"] = "max"
     """What is made of the top layer's outputs: the `last` of each direction, their `mean`, the
     `max` of each unit, or a mean weighted by `attention` with a learned query (Yang et al.,
     N16-1174)."""
     embedding_dropout: float = 0.2
     """Probability of dropping a unit of a token embedding."""
-    layer_dropout: float = 0.3
-    """Probability of dropping a unit between recurrent layers."""
-    output_dropout: float = 0.3
-    """Probability of dropping a unit of the text's vector, on its way to the output layer."""
-    locked_dropout: bool = False
-    """Drop the same units at every position of a text (variational dropout, Gal & Ghahramani,
-    arXiv:1512.05287)."""
     word_dropout: float = 0.0
     """Probability of blanking a whole input token (its embedding becomes zero)."""
-
-    def __post_init__(self) -> None:
-        check_sizes(self)
 
 
 def check_sizes(architecture: object) -> None:
