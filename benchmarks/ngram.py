@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.corpus.text import load_text
-from mt.language_model import LanguageModel, encode
+from mt.language_model import LanguageModel
 from mt.options import parse_train
 from mt.recipe import LanguageModelRecipe
 from mt.tokenizer import BOS, EOS
@@ -136,12 +136,12 @@ def main() -> None:
     text = load_text(recipe.corpus)
     model = LanguageModel.load(run / "bundle", "cpu")
     known, lines = list(text.each()), text.tests["test"]
-    counted = KneserNey(encode(model.tokenizer, known), len(model.tokenizer))
+    counted = KneserNey(model.tokenizer.encode_raw(known), len(model.tokenizer))
     scored = model.score(lines)
     tokens = sum(count for _, count in scored)
     characters = sum(map(len, lines)) + len(lines)
     totals = {
-        f"Kneser-Ney, {ORDER}-grams": counted.log_probability(encode(model.tokenizer, lines)),
+        f"Kneser-Ney, {ORDER}-grams": counted.log_probability(model.tokenizer.encode_raw(lines)),
         "network": sum(total for total, _ in scored),
     }
     print("| model | perplexity of a token | bits a character |\n|---|---|---|")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from mt.batches import pad, plan_decoding
 from mt.bundle.classifier import ClassifierBundle, load_classifier
-from mt.language_model import encode
 from mt.tokenizer import EOS, Tokenizer
 from mt.translator import resolve_device
 
@@ -97,4 +96,4 @@ class Classifier:
 
 def encode_texts(tokenizer: Tokenizer, texts: Sequence[str], max_length: int) -> list[list[int]]:
     """Turn texts into tokens as the network reads them: cut, and with an end each."""
-    return [[*row[:max_length], EOS] for row in encode(tokenizer, texts)]
+    return [[*row[:max_length], EOS] for row in tokenizer.encode_raw(texts)]

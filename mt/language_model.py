@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from pathlib import Path
@@ -15,7 +14,6 @@ from mt.batches import pad, plan_decoding
 from mt.bundle.language_model import LanguageModelBundle, load_language_model
 from mt.nn.language_model import forced
 from mt.nn.recurrent import StackState
-from mt.placeholders import find, mask
 from mt.search.sampling import SamplingOptions, draw, narrow
 from mt.tokenizer import BOS, EOS, PAD, UNK, Tokenizer
 from mt.translator import resolve_device
@@ -62,7 +60,7 @@ class LanguageModel:
             For each line the natural logarithm of its probability and its number of tokens, both
             with the end of line.
         """
-        encoded = encode(self.tokenizer, lines)
+        encoded = self.tokenizer.encode_raw(lines)
         if self.running and lines:
             return self._score_running(encoded)
         scores = [(0.0, 0)] * len(lines)
@@ -96,7 +94,7 @@ class LanguageModel:
         """
         if not texts:
             return []
-        encoded = [encode(self.tokenizer, lines) for lines in texts]
+        encoded = [self.tokenizer.encode_raw(lines) for lines in texts]
         values = self._read_side_by_side(encoded)
         return [(float(row.sum()), len(row)) for row in values]
 
@@ -175,19 +173,10 @@ class LanguageModel:
         return state, last
 
 
-def encode(tokenizer: Tokenizer, lines: Sequence[str]) -> list[list[int]]:
-    """Turn lines into tokens, without special ones; placeholders are masked."""
-    symbols = list(tokenizer.symbols)
-    texts = [unicodedata.normalize("NFC", line) for line in lines]
-    if symbols:
-        texts = [mask(text, symbols, find(text, symbols)) for text in texts]
-    return tokenizer.encode(texts)
-
-
 def _lines(tokenizer: Tokenizer, prompt: str, running: bool) -> list[int]:
     """Turn a prompt into tokens; of running text it may be of several lines."""
     lines = prompt.split("\n") if running else [prompt.replace("\n", " ")]
-    encoded = encode(tokenizer, lines)
+    encoded = tokenizer.encode_raw(lines)
     return [token for row in encoded for token in (*row, EOS)][:-1]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import random
+import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -83,6 +84,14 @@ class Tokenizer:
         """Segment each text in the best way; no special tokens are added."""
         ids: list[list[int]] = self.processor.encode(list(texts), num_threads=1)
         return ids
+
+    def encode_raw(self, texts: Sequence[str]) -> list[list[int]]:
+        """Segment raw text: its characters composed (NFC), its placeholders masked."""
+        texts = [unicodedata.normalize("NFC", text) for text in texts]
+        if self.symbols:
+            symbols = list(self.symbols)
+            texts = [mask(text, symbols, find(text, symbols)) for text in texts]
+        return self.encode(texts)
 
     def decode(self, ids: Sequence[Sequence[int]]) -> list[str]:
         """Turn tokens back into text, each on one line."""

@@ -21,7 +21,7 @@ from mt.lines import duration
 from mt.nn.classifier import ClassifierNetwork
 from mt.recipe import ClassificationBatching, ClassificationRecipe
 from mt.tokenizer import Tokenizer, train_tokenizer
-from mt.training.datamodule import TrainingBatch
+from mt.training.datamodule import TrainingBatch, TrainingData
 from mt.training.environment import environment
 from mt.training.fit import Run, facts, fit, leads, parameters
 from mt.training.folder import published
@@ -55,8 +55,8 @@ class LabelledBatch(NamedTuple):
         )
 
 
-class LabelledTexts:
-    """Texts to train on; see `mt.training.datamodule.TrainingData`.
+class LabelledTexts(TrainingData):
+    """Texts to train on.
 
     Args:
         examples: Texts and their classes.
@@ -65,24 +65,17 @@ class LabelledTexts:
     """
 
     def __init__(self, examples: Examples, tokenizer: Tokenizer, batching: ClassificationBatching):
-        self.tokens, self.workers = batching.tokens, batching.workers
+        super().__init__(batching.tokens, batching.workers)
         self._texts = Sentences(len(tokenizer))
         for start in range(0, len(examples.texts), _ENCODED):
             texts = examples.texts[start : start + _ENCODED]
             self._texts.extend(encode_texts(tokenizer, texts, batching.max_length))
         self._labels = np.array(examples.labels)
-        self._updates: dict[int, int] = {}
 
     def plan(self, tokens: int, seed: int, epoch: int) -> list[Ints]:
         """Plan an epoch: the texts of each update."""
         lengths = self._texts.lengths
         return plan_updates(lengths, lengths, tokens, seed, epoch)
-
-    def updates(self, tokens: int) -> int:
-        """Count the updates of an epoch."""
-        if tokens not in self._updates:
-            self._updates[tokens] = len(self.plan(tokens, 0, 0))
-        return self._updates[tokens]
 
     def batch(self, update: Ints, parts: int, part: int, seed: tuple[int, ...]) -> TrainingBatch:
         """Lay out one part of an update."""
@@ -197,8 +190,6 @@ def train_classifier(run: Run[ClassificationRecipe]) -> None:
         f"{len(text.train.texts):,}",
         len(text.classes),
     )
-    for reason in run.chosen:
-        _log.info("chosen     %s", reason)
     tokenizer = train_tokenizer(recipe.tokenizer, lambda: text.train.texts)
     _log.info("tokenizer  %s tokens", f"{len(tokenizer):,}")
     data = LabelledTexts(text.train, tokenizer, recipe.batches)

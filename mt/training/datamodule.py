@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
@@ -40,20 +41,29 @@ class Share(NamedTuple):
     """Batches that each of them computes for an update."""
 
 
-class TrainingData(Protocol):
-    """What is trained on, shared out to updates."""
+class TrainingData(ABC):
+    """What is trained on, shared out to updates.
 
-    tokens: int
-    """Budget of a batch on each device."""
-    workers: int
-    """Processes that prepare batches ahead; 0 prepares them in the training process."""
+    Args:
+        tokens: Budget of a batch on each device.
+        workers: Processes that prepare batches ahead; 0 prepares them in the training process.
+    """
 
+    def __init__(self, tokens: int, workers: int):
+        self.tokens, self.workers = tokens, workers
+        self._updates: dict[int, int] = {}
+
+    @abstractmethod
     def plan(self, tokens: int, seed: int, epoch: int) -> list[Ints]:
         """Plan the updates of an epoch, each with a budget of `tokens`: a pure function."""
 
     def updates(self, tokens: int) -> int:
         """Count the updates of an epoch; it is the same for every seed and epoch."""
+        if tokens not in self._updates:
+            self._updates[tokens] = len(self.plan(tokens, 0, 0))
+        return self._updates[tokens]
 
+    @abstractmethod
     def batch(self, update: Ints, parts: int, part: int, seed: tuple[int, ...]) -> TrainingBatch:
         """Lay out one part of an update.
 

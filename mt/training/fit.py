@@ -34,8 +34,6 @@ class Run(NamedTuple, Generic[_Recipe]):
     """Go on from the newest whole checkpoint, if there is one."""
     overwrite: bool
     """Replace a run in the folder."""
-    chosen: Sequence[str] = ()
-    """A line about each option that was chosen already."""
     observe: Callable[[int, Measured], bool] | None = None
     """Told of each validation that has a score, with its update; training ends where it says so.
     Such a run is a trial: it ends with its training, and no test text is looked at."""

@@ -29,7 +29,7 @@ from mt.lines import duration
 from mt.nn.forecaster import LEAST_SCALE, ForecasterNetwork
 from mt.recipe import ForecastEvaluation, ForecastingRecipe, SeriesBatching
 from mt.series import Scaling, Values
-from mt.training.datamodule import TrainingBatch
+from mt.training.datamodule import TrainingBatch, TrainingData
 from mt.training.environment import environment
 from mt.training.fit import Run, facts, fit, leads, parameters
 from mt.training.folder import published
@@ -53,8 +53,8 @@ class SeriesBatch(NamedTuple):
         return SeriesBatch(self.values.to(device, non_blocking=True))
 
 
-class Windows:
-    """Every window of a series once an epoch; see `mt.training.datamodule.TrainingData`.
+class Windows(TrainingData):
+    """Every window of a series once an epoch.
 
     Args:
         values: `(T, C)`, scaled, more steps than a window has.
@@ -62,7 +62,7 @@ class Windows:
     """
 
     def __init__(self, values: Values, batching: SeriesBatching):
-        self.tokens, self.workers = batching.steps, batching.workers
+        super().__init__(batching.steps, batching.workers)
         self._window = batching.window
         self._values = values.astype(np.float32)
         known = ~np.isnan(values)
@@ -196,8 +196,6 @@ def train_forecaster(run: Run[ForecastingRecipe]) -> None:
     split = load_series(recipe)
     options, columns, values = recipe.series, split.series.columns, split.series.values
     _log.info("series     %s", split.origin)
-    for reason in run.chosen:
-        _log.info("chosen     %s", reason)
     scaling = Scaling.fit(split.train, columns, options.transform, options.difference)
     scaled = scaling.apply(values, columns)  # tells of values in any part that it cannot take
     data = Windows(scaled[: split.valid], recipe.batches)

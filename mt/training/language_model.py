@@ -25,13 +25,13 @@ from mt.corpus.text import Text, load_text
 from mt.errors import MTError
 from mt.evaluation.text import TextScores, score_text
 from mt.evaluation.text_report import TextReport, text_card, write_text_report
-from mt.language_model import LanguageModel, encode
+from mt.language_model import LanguageModel
 from mt.lines import duration
 from mt.nn.language_model import LanguageNetwork, detach
 from mt.nn.recurrent import StackState
 from mt.recipe import LanguageModelRecipe, TextBatching
 from mt.tokenizer import BOS, EOS, PAD, Tokenizer, train_tokenizer
-from mt.training.datamodule import TrainingBatch
+from mt.training.datamodule import TrainingBatch, TrainingData
 from mt.training.environment import environment
 from mt.training.fit import Run, facts, fit, leads, parameters
 from mt.training.folder import published
@@ -66,8 +66,8 @@ class TextBatch(NamedTuple):
         )
 
 
-class Lines:
-    """Lines that each stand by themselves; see `mt.training.datamodule.TrainingData`.
+class Lines(TrainingData):
+    """Lines that each stand by themselves.
 
     Args:
         encoded: Token ids of each line, without special tokens.
@@ -76,24 +76,17 @@ class Lines:
     """
 
     def __init__(self, encoded: Iterable[Sequence[int]], vocabulary: int, batching: TextBatching):
-        self.tokens, self.workers = batching.tokens, batching.workers
+        super().__init__(batching.tokens, batching.workers)
         self._lines = Sentences(vocabulary)
         self._lines.extend(encoded)
         self.kept = np.flatnonzero(self._lines.lengths <= batching.max_length)
         if len(self.kept) == 0:
             raise MTError("batches.max_length: every training line is longer; raise it")
-        self._updates: dict[int, int] = {}
 
     def plan(self, tokens: int, seed: int, epoch: int) -> list[Ints]:
         """Plan an epoch: the lines of each update."""
         lengths = self._lines.lengths[self.kept] + 1
         return [self.kept[update] for update in plan_updates(lengths, lengths, tokens, seed, epoch)]
-
-    def updates(self, tokens: int) -> int:
-        """Count the updates of an epoch."""
-        if tokens not in self._updates:
-            self._updates[tokens] = len(self.plan(tokens, 0, 0))
-        return self._updates[tokens]
 
     def batch(self, update: Ints, parts: int, part: int, seed: tuple[int, ...]) -> TrainingBatch:
         """Lay out one part of an update."""
@@ -107,8 +100,8 @@ class Lines:
         return TrainingBatch(TextBatch(inputs, outputs, part, True), normalizer)
 
 
-class RunningText:
-    """Text that is read as one; see `mt.training.datamodule.TrainingData`.
+class RunningText(TrainingData):
+    """Text that is read as one.
 
     An epoch reads all of it, side by side in rows of equal length, window after window of `bptt`
     tokens. It begins at a place of its own, so that windows end elsewhere in every epoch; the text
@@ -121,7 +114,7 @@ class RunningText:
     """
 
     def __init__(self, encoded: Iterable[Sequence[int]], vocabulary: int, batching: TextBatching):
-        self.tokens, self.workers = batching.tokens, batching.workers
+        super().__init__(batching.tokens, batching.workers)
         flat = array("H" if vocabulary <= 1 << 16 else "i")
         for line in encoded:
             flat.extend((*line, EOS))
@@ -258,12 +251,10 @@ def train_language_model(run: Run[LanguageModelRecipe]) -> None:
     nothing_left_to_choose(recipe)
     text = load_text(recipe.corpus)
     _log.info("corpus     %s, %s lines", "; ".join(text.origin), f"{text.lines:,}")
-    for reason in run.chosen:
-        _log.info("chosen     %s", reason)
     tokenizer = _tokenizer(recipe, text)
     _log.info("tokenizer  %s tokens", f"{len(tokenizer):,}")
     kind = RunningText if recipe.corpus.running else Lines
-    encoded = (row for batch in text.train() for row in encode(tokenizer, batch))
+    encoded = (row for batch in text.train() for row in tokenizer.encode_raw(batch))
     data = kind(encoded, len(tokenizer), recipe.batches)
     described = environment(recipe.seed, text.digest)
     torch.manual_seed(recipe.seed)

@@ -12,11 +12,11 @@ from mt.placeholders import find, mask
 from mt.recipe import Batching
 from mt.subwords import SubwordSampler
 from mt.tokenizer import PAD, Tokenizers
-from mt.training.datamodule import TrainingBatch
+from mt.training.datamodule import TrainingBatch, TrainingData
 
 
-class ParallelText:
-    """Parallel training text as tokens, in the best segmentation; see `TrainingData`.
+class ParallelText(TrainingData):
+    """Parallel training text as tokens, in the best segmentation.
 
     Args:
         batches: Raw source sentences and, line by line, their translations, a batch at a time.
@@ -34,7 +34,7 @@ class ParallelText:
         self.samplers = [
             SubwordSampler(tokenizer, strength) for tokenizer in tokenizers if strength > 0
         ]
-        self.tokens, self.workers = batching.tokens, batching.workers
+        super().__init__(batching.tokens, batching.workers)
         self._max_length, self._tokenizers = batching.max_length, tokenizers
         self.sources, self.targets = (Sentences(len(tokenizer)) for tokenizer in tokenizers)
         self.extend(batches)
@@ -53,18 +53,12 @@ class ParallelText:
         longest = np.maximum(self.sources.lengths, self.targets.lengths)
         self.kept = np.flatnonzero(longest <= self._max_length)
         """Numbers of the pairs that are trained on."""
-        self._updates: dict[int, int] = {}
+        self._updates.clear()
 
     def plan(self, tokens: int, seed: int, epoch: int) -> list[Ints]:
         """Plan the updates of an epoch, each with a budget of `tokens`; see `plan_updates`."""
         lengths = self.sources.lengths[self.kept] + 1, self.targets.lengths[self.kept] + 1
         return [self.kept[update] for update in plan_updates(*lengths, tokens, seed, epoch)]
-
-    def updates(self, tokens: int) -> int:
-        """Count the updates of an epoch; it is the same for every seed and epoch."""
-        if tokens not in self._updates:
-            self._updates[tokens] = len(self.plan(tokens, 0, 0))
-        return self._updates[tokens]
 
     def batch(self, update: Ints, parts: int, part: int, seed: tuple[int, ...]) -> TrainingBatch:
         """Lay out one part of an update.

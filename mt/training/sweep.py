@@ -7,7 +7,7 @@ import logging
 import math
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import product
 from pathlib import Path
 from statistics import mean
@@ -49,7 +49,7 @@ def sweep(options: SweepOptions) -> None:
         raise MTError("`mt sweep` needs Optuna; pip install 'mt[sweep]'") from None
     spec, output = options.spec, options.output
     space = {name: _distribution(name, values, spec) for name, values in spec.space.items()}
-    for _, first in _corners(space):  # a mistake is told before anything is trained
+    for first in _corners(space):  # a mistake is told before anything is trained
         _recipe(options, first, *_fold(spec, 1))
     check_folder(output, "--output")
     output.mkdir(parents=True, exist_ok=True)
@@ -63,16 +63,17 @@ def sweep(options: SweepOptions) -> None:
             study.enqueue_trial(dict(zip(names, values, strict=True)), skip_if_exists=True)
         total = math.prod(map(len, choices))
     began, before = time.monotonic(), len(_settled(study))
-    while (done := len(_settled(study))) < total:
+    while True:
+        _write(study, options)
+        if (done := len(_settled(study))) >= total:
+            break
         if done > before:
             left = (time.monotonic() - began) / (done - before) * (total - done)
             _log.info("sweep      %d of %d trials · %s left", done, total, duration(left))
         _try(study.ask(space), options, study)
-        _write(study, options)
     if not (output / "best.yaml").exists():
         reason = _settled(study)[-1].user_attrs["told"]
         raise MTError(f"{output}: every trial has failed ({reason})")
-    _write(study, options)
     _log.info("report     %s", output / "report.html")
     _log.info("best       %s", output / "best.yaml")
 
@@ -124,13 +125,11 @@ def _distribution(name: str, values: Any, spec: SweepSpec) -> Any:
         raise MTError(f"{place}: {' '.join(str(error).split())}") from error
 
 
-def _corners(space: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+def _corners(space: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """Give, for each option, its extreme values alone."""
-    corners = []
     for name, one in space.items():
-        values = one.choices if hasattr(one, "choices") else (one.low, one.high)
-        corners += [(name, {name: value}) for value in values]
-    return corners
+        for value in one.choices if hasattr(one, "choices") else (one.low, one.high):
+            yield {name: value}
 
 
 def _recipe(options: SweepOptions, values: Mapping[str, Any], *more: str) -> Recipe:
@@ -207,7 +206,7 @@ class _Watch:
             self.best, self.told = measured.score, measured.score_told
         if self.trial is not None:
             self.trial.report(measured.score, step)
-            self.pruned = self.trial.should_prune()
+            self.pruned |= self.trial.should_prune()
         return self.pruned
 
 

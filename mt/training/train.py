@@ -14,7 +14,7 @@ from mt.training.folder import RunFolder
 from mt.training.forecasting import train_forecaster
 from mt.training.language_model import train_language_model
 from mt.training.trainer import choose_precision, make_trainer
-from mt.training.translation import check_teacher, train_translator
+from mt.training.translation import train_translator
 from mt.training.validation import Measured
 
 _log = logging.getLogger("mt")
@@ -52,9 +52,10 @@ def train(
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     recipe, chosen = choose_precision(recipe)
     trainer = make_trainer(recipe, folder.path)  # a mistake is told before any text is fetched
-    check_teacher(recipe, folder)
     if leads():
         folder.check(resume, overwrite)
     else:
         _log.setLevel(logging.WARNING)  # one process tells
-    TASKS[recipe.task](Run(trainer, recipe, folder, resume, overwrite, chosen, observe))
+    for reason in chosen:
+        _log.info("chosen     %s", reason)
+    TASKS[recipe.task](Run(trainer, recipe, folder, resume, overwrite, observe))

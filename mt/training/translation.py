@@ -25,7 +25,7 @@ from mt.evaluation.scores import corpus_score, placeholder_fidelity
 from mt.lines import duration
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
-from mt.recipe import Recipe, Training, TranslationRecipe
+from mt.recipe import Training, TranslationRecipe
 from mt.search.shortlist import Shortlist
 from mt.tokenizer import PAD, Tokenizers, train_tokenizer
 from mt.training.distillation import (
@@ -159,14 +159,8 @@ def _columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     return [source for source, _ in pairs], [target for _, target in pairs]
 
 
-def check_teacher(recipe: Recipe, folder: RunFolder) -> None:
-    """Refuse a recipe whose teachers could not be trained.
-
-    Raises:
-        MTError: The trainer's options are wrong as `distillation.teacher` changes them.
-    """
-    if not isinstance(recipe, TranslationRecipe):
-        return
+def _check_teacher(recipe: TranslationRecipe, folder: RunFolder) -> None:
+    """Refuse a recipe whose teachers could not be trained, before any text is fetched."""
     back = recipe.back_translation.files is not None and recipe.back_translation.bundle is None
     if recipe.distillation.forward or recipe.distillation.backward or back:
         try:
@@ -181,6 +175,7 @@ def train_translator(run: Run[TranslationRecipe]) -> None:
     Raises:
         MTError: A mistake in the recipe, the corpus or the run folder.
     """
+    _check_teacher(run.recipe, run.folder)
     recipe, initial, reasons = open_initial(run.recipe)
     corpus = load_corpus(recipe.corpus)
     _log.info("corpus     %s\n%s", "; ".join(corpus.origin), cleaning_table(corpus))
@@ -188,7 +183,7 @@ def train_translator(run: Run[TranslationRecipe]) -> None:
         recipe, more = choose_sizes(recipe, len(corpus.train), lambda: both_sides(corpus))
     except ValueError as error:  # what was chosen clashes with what was set
         raise MTError(str(error)) from error
-    for reason in (*run.chosen, *reasons, *more):
+    for reason in (*reasons, *more):
         _log.info("chosen     %s", reason)
     if initial is None or recipe.new_tokenizer:
         tokenizers = make_tokenizers(recipe, corpus)

@@ -23,7 +23,7 @@ from mt.bundle.language_model import (
     save_language_model,
 )
 from mt.errors import MTError
-from mt.language_model import LanguageModel, encode
+from mt.language_model import LanguageModel
 from mt.nn.architecture import KERNELS, Architecture, LanguageModelArchitecture
 from mt.nn.cells import CELLS
 from mt.nn.language_model import LanguageNetwork
@@ -133,7 +133,7 @@ def by_hand(model: LanguageModel, lines: list[str]) -> list[float]:
     """The chain rule, token by token, from the network's single step."""
     totals, state = [], None
     last = EOS
-    for row in encode(model.tokenizer, lines):
+    for row in model.tokenizer.encode_raw(lines):
         total = 0.0
         if not model.running:
             state, last = None, BOS
@@ -150,7 +150,7 @@ def test_scores_are_the_chain_rule(letters: Tokenizer, running: bool) -> None:
     model = reader(letters, running)
     found = model.score(TEXT)
     assert [total for total, _ in found] == pytest.approx(by_hand(model, TEXT), abs=1e-9)
-    assert [count for _, count in found] == [len(row) + 1 for row in encode(letters, TEXT)]
+    assert [count for _, count in found] == [len(row) + 1 for row in letters.encode_raw(TEXT)]
 
 
 @given(st.permutations(TEXT * 2), st.integers(1, 60))
@@ -188,7 +188,7 @@ def test_the_likeliest_token_is_always_taken_at_temperature_zero(letters: Tokeni
     prompts = ["abc", "", "a de"]
     found = model.generate(prompts, 12, SamplingOptions(temperature=0))
     for prompt, text in zip(prompts, found, strict=True):
-        [row] = encode(letters, [prompt])
+        [row] = letters.encode_raw([prompt])
         state, last, tokens = None, BOS, list(row)
         for token in row:
             state, last = model.model.step(torch.tensor([last]), state).state, token
