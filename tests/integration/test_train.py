@@ -207,7 +207,8 @@ def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> 
     assert (folder / "notes.txt").read_text() == "mine"
     # A slow machine may have saved one of its own before the last.
     names = {path.name for path in (folder / "checkpoints").iterdir()}
-    assert "step-3.ckpt" in names and "step-7.ckpt" not in names
+    assert "step-3.ckpt" in names
+    assert "step-7.ckpt" not in names
     assert scores(folder)["sets"]
 
 
