@@ -223,7 +223,7 @@ def _train(
     told = facts(described, corpus.origin, ("Training pairs", len(corpus.train)), model)
     counts = []
     if taught_by:
-        _teach(taught_by, recipe, corpus, tokenizers, device)
+        _teach(run, taught_by, corpus, tokenizers)
         if not recipe.distillation.original:
             text = ParallelText((), tokenizers, recipe.batches)
         for teacher in taught_by:
@@ -231,7 +231,7 @@ def _train(
             text.extend(translated(teacher, corpus))
             counts.append(f"{len(text.sources) - before:,} ({teacher.name})")
     if back is not None and alone is not None:
-        _teach([back], recipe, corpus, tokenizers, device, alone)
+        _teach(run, [back], corpus, tokenizers, alone)
         before = len(text.sources)
         text.extend(tagged(translated(back, alone), recipe.back_translation.tag))
         counts.append(f"{len(text.sources) - before:,} ({back.name})")
@@ -261,21 +261,23 @@ def _train(
 
 
 def _teach(
+    run: Run[TranslationRecipe],
     taught_by: list[Teacher],
-    recipe: TranslationRecipe,
     corpus: ParallelCorpus,
     tokenizers: Tokenizers,
-    device: torch.device,
     text: TargetText | None = None,
 ) -> None:
     """Train the teachers, and let them translate `text`, by default the training text."""
+    recipe = run.recipe
+    # Those of a trial are not measured on test text either; nothing ends their training early.
+    observe = None if run.observe is None else lambda step, measured: False
     for teacher in taught_by:
         if teacher.recipe is not None and not teacher.run.scores.exists():
             _log.info("teacher    %s is trained first", teacher.name)
             trainer = make_trainer(teacher.recipe, teacher.run.path)
             resume = teacher.run.recipe.exists()
             _train(
-                Run(trainer, teacher.recipe, teacher.run, resume, overwrite=False),
+                Run(trainer, teacher.recipe, teacher.run, resume, False, observe),
                 corpus.turn() if teacher.backward else corpus,
                 Tokenizers(*tokenizers[::-1]) if teacher.backward else tokenizers,
                 initial=None,
@@ -284,6 +286,7 @@ def _teach(
         beam_size = recipe.distillation.beam_size
         if text is not None:
             beam_size = recipe.back_translation.beam_size
+        device = run.trainer.strategy.root_device
         translate_corpus(teacher, corpus if text is None else text, beam_size, device)
 
 

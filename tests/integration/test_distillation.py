@@ -17,6 +17,7 @@ from mt.bundle import load_bundle, save_bundle
 from mt.errors import MTError
 from mt.options import parse_train, teacher_recipe
 from mt.tokenizer import UNK
+from mt.training.train import train
 
 PAIRS = 800
 SHORT = ("--distillation.teacher", "{trainer: {max_steps: 12}}", "--trainer.max_steps", 6)
@@ -233,6 +234,15 @@ def alone(project: Path, tmp_path: Path) -> Path:
     file = tmp_path / "alone.yy"
     file.write_text("".join(f"{text}\n" for text in [*texts, *odd]))
     return file
+
+
+def test_a_trial_looks_at_no_test_text(project: Path, tmp_path: Path) -> None:
+    words = [project / "recipes/tiny.yaml", "--distillation.forward", 1, *SHORT]
+    recipe = parse_train(list(map(str, words))).recipe
+    train(recipe, tmp_path / "run", observe=lambda step, measured: False)
+    assert (tmp_path / "run/bundle").is_dir()
+    assert (tmp_path / "run/teachers/forward-1/bundle").is_dir()
+    assert not list((tmp_path / "run").rglob("scores.json"))
 
 
 def test_text_of_the_target_language_is_translated_back(go: Any, alone: Path) -> None:
