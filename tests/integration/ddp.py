@@ -60,9 +60,9 @@ class Recorder(L.Callback):
         self.batches.append((update, loss, batch.normalizer, numbers))
 
 
-def main() -> None:
-    folder, bundle, lines = map(Path, sys.argv[1:4])
-    recipe = parse_train(sys.argv[4:]).recipe
+def main(arguments: list[str]) -> None:
+    folder, bundle, lines = map(Path, arguments[:3])
+    recipe = parse_train(arguments[3:]).recipe
     corpus = load_corpus(recipe.corpus)
     tokenizer = train_tokenizer(
         recipe.tokenizer, lambda: [*corpus.train["source"], *corpus.train["target"]]
@@ -89,4 +89,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
