@@ -25,7 +25,7 @@ from mt.tokenizer import PAD, Tokenizers, train_tokenizer
 from mt.training.datamodule import DataModule
 from mt.training.module import Budget
 from mt.training.parallel_text import ParallelText
-from mt.training.trainer import make_trainer
+from mt.training.trainer import make_trainer, without_advice
 from mt.training.translation import TranslationModule
 from mt.training.validation import across_devices
 
@@ -76,7 +76,8 @@ def main(arguments: list[str]) -> None:
     recorder = Recorder()
     trainer = make_trainer(recipe, folder)
     trainer.callbacks = [*trainer.callbacks, recorder]
-    trainer.fit(module, datamodule=DataModule(text, recipe.seed, updates))
+    with without_advice():
+        trainer.fit(module, datamodule=DataModule(text, recipe.seed, updates))
     translator = Translator.load(bundle)
     translations = across_devices(list(read_lines(lines)), translator.translate)
     record = {
