@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO, StringIO, TextIOWrapper
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,13 +108,29 @@ class Command:
         return Done(process.returncode, out.decode(), err.decode())
 
     def __call__(self, *arguments: object, cwd: Path, stdin: bytes | str = b"") -> Done:
-        """Run `mt` to its end."""
+        """Run `mt` to its end, in a process of its own."""
         return self.python("-m", "mt.cli", *arguments, cwd=cwd, stdin=stdin)
 
-    def each(self, commands: Iterable[Sequence[object]], cwd: Path, **options: Any) -> list[Done]:
-        """Run several, two at a time; they must not depend on each other."""
-        with ThreadPoolExecutor(2) as pool:
-            return list(pool.map(lambda words: self(*words, cwd=cwd, **options), commands))
+    def here(self, *arguments: object, cwd: Path, stdin: bytes | str = b"") -> Done:
+        """Run a command that must succeed in this process, whose imports are done."""
+        name, *others = map(str, arguments)
+        text = stdin.encode() if isinstance(stdin, str) else stdin
+        out, err = BytesIO(), StringIO()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(cwd)
+            patch.setattr(os, "cpu_count", lambda: 1)  # as `one_thread` says
+            patch.setattr(sys, "stdin", TextIOWrapper(BytesIO(text)))
+            patch.setattr(sys, "stdout", TextIOWrapper(out, "utf-8", write_through=True))
+            patch.setattr(sys, "stderr", err)
+            patch.setattr(logging.getLogger("mt"), "handlers", [logging.StreamHandler()])
+            patch.setattr(logging.getLogger("mt"), "level", logging.INFO)
+            try:
+                COMMANDS[name](others)
+            except SystemExit as end:  # of --help
+                if end.code:
+                    raise
+            told = out.getvalue().decode()
+        return Done(0, told, err.getvalue())
 
 
 def refusal(*arguments: object) -> str:

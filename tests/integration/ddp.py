@@ -25,7 +25,7 @@ from mt.tokenizer import PAD, Tokenizers, train_tokenizer
 from mt.training.datamodule import DataModule
 from mt.training.module import Budget
 from mt.training.parallel_text import ParallelText
-from mt.training.trainer import make_trainer
+from mt.training.trainer import make_trainer, without_advice
 from mt.training.translation import TranslationModule
 from mt.training.validation import across_devices
 
@@ -60,9 +60,9 @@ class Recorder(L.Callback):
         self.batches.append((update, loss, batch.normalizer, numbers))
 
 
-def main() -> None:
-    folder, bundle, lines = map(Path, sys.argv[1:4])
-    recipe = parse_train(sys.argv[4:]).recipe
+def main(arguments: list[str]) -> None:
+    folder, bundle, lines = map(Path, arguments[:3])
+    recipe = parse_train(arguments[3:]).recipe
     corpus = load_corpus(recipe.corpus)
     tokenizer = train_tokenizer(
         recipe.tokenizer, lambda: [*corpus.train["source"], *corpus.train["target"]]
@@ -76,7 +76,8 @@ def main() -> None:
     recorder = Recorder()
     trainer = make_trainer(recipe, folder)
     trainer.callbacks = [*trainer.callbacks, recorder]
-    trainer.fit(module, datamodule=DataModule(text, recipe.seed, updates))
+    with without_advice():
+        trainer.fit(module, datamodule=DataModule(text, recipe.seed, updates))
     translator = Translator.load(bundle)
     translations = across_devices(list(read_lines(lines)), translator.translate)
     record = {
@@ -89,4 +90,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -128,18 +128,15 @@ def test_lines_in_lines_out(mt: Command, place: Path, run: Path) -> None:
     text = "".join(f"{line}\n" for line in lines)
     (place / "lines.txt").write_text(text, newline="")
     bundle = run / "bundle"
-    plain, top, objects, file = mt.each(
-        [
-            ["classify", bundle],
-            ["classify", bundle, "--top", 2, "--batch-tokens", 5, "--threads", 1],
-            ["classify", bundle, "--format", "jsonl", "--top", 9],
-            ["classify", bundle, "--input", "lines.txt", "--output", "classes.txt"],
-        ],
-        cwd=place,
-        stdin=text,
+    plain, top, objects, file = (
+        mt.here("classify", bundle, *words, cwd=place, stdin=text)
+        for words in (
+            [],
+            ["--top", 2, "--batch-tokens", 5, "--threads", 1],
+            ["--format", "jsonl", "--top", 9],
+            ["--input", "lines.txt", "--output", "classes.txt"],
+        )
     )
-    for done in (plain, top, objects, file):
-        assert done.status == 0, done.err
     rows = plain.out.removesuffix("\n").split("\n")
     assert len(rows) == len(lines)
     assert file.out == ""

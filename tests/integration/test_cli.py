@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from conftest import PROJECT, Command, Run
+from conftest import PROJECT, Command, refusal
 from docstring_parser import parse_from_object
 
 import mt as package
+from mt.bundle import Bundle, save_bundle
 from mt.options import (
     ClassifyOptions,
     CompareOptions,
@@ -39,7 +40,7 @@ from mt.recipe import RECIPES
 def test_help_explains_every_option(
     mt: Command, tmp_path: Path, command: str, positional: str, kinds: list[type]
 ) -> None:
-    done = mt(command, "--help", cwd=tmp_path)
+    done = mt.here(command, "--help", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     text = " ".join(done.out.split())
     packed = "".join(text.split())  # lines may end after a hyphen
@@ -77,7 +78,7 @@ def leaves(kind: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 def test_help_of_train_explains_the_recipe(mt: Command, tmp_path: Path, task: str) -> None:
     (tmp_path / "own.yaml").write_text(f"task: {task}\n")
     recipe = [] if task == "translation" else ["own.yaml"]
-    done = mt("train", *recipe, "--help", cwd=tmp_path)
+    done = mt.here("train", *recipe, "--help", cwd=tmp_path)
     assert (done.status, done.err) == (0, "")
     entries = {
         match[1]: "".join(match[0].split())
@@ -104,11 +105,8 @@ def test_version_and_usage(mt: Command, tmp_path: Path) -> None:
 
 RECIPE = PROJECT / "recipes/quickstart.yaml"
 MISTAKES: list[tuple[list[object], list[str]]] = [
-    (["fly"], ["`fly`", "translate"]),
-    (["--fly"], ["`--fly`"]),
     (["translate"], ["BUNDLE"]),
     (["translate", "nowhere"], ["nowhere", "bundle"]),
-    (["translate", "b", "--fly", "1"], ["--fly"]),
     (["translate", "b", "more"], ["more"]),
     (["translate", "b", "--beam-size", "wide"], ["--beam-size", "int", "wide"]),
     (["translate", "b", "--beam-size"], ["--beam-size"]),
@@ -121,7 +119,6 @@ MISTAKES: list[tuple[list[object], list[str]]] = [
     (["tokenizer", "list.yaml"], ["list.yaml"]),
     (["tokenizer", "wrong.yaml"], ["wrong.yaml", "vocab_size", "many"]),
     (["train"], ["recipe"]),
-    (["train", "nowhere.yaml"], ["error: nowhere.yaml: cannot read"]),
     (["train", "broken.yaml"], ["broken.yaml", "YAML"]),
     (["train", "unknown.yaml"], ["unknown.yaml", "hiden_size"]),
     (["train", RECIPE, "--trainer.flying", "1"], ["--trainer.flying"]),
@@ -131,35 +128,54 @@ MISTAKES: list[tuple[list[object], list[str]]] = [
 ]
 
 
-def test_mistakes_are_told_in_one_line(mt: Command, tmp_path: Path) -> None:
+def test_mistakes_are_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "list.yaml").write_text("- a\n- b\n")
     (tmp_path / "wrong.yaml").write_text("vocab_size: many\n")
     (tmp_path / "broken.yaml").write_text("corpus: {\n")
     (tmp_path / "unknown.yaml").write_text("model: {hiden_size: 3}\n")
     (tmp_path / "local.yaml").write_text("corpus: {files: nowhere}\ntrainer: {max_epochs: 1}\n")
+    monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.iterdir())
-    results = mt.each((arguments for arguments, _ in MISTAKES), cwd=tmp_path)
-    for (arguments, words), done in zip(MISTAKES, results, strict=True):
-        assert done.status == 2, (arguments, done)
-        assert done.out == "", arguments
-        assert done.err.startswith("mt: error: "), done.err
-        assert done.err.count("\n") == 1, done.err
-        assert all(word in done.err for word in words), done.err
+    for arguments, words in MISTAKES:
+        said = refusal(*arguments)
+        assert all(word in said for word in words), said
     assert sorted(tmp_path.iterdir()) == before
 
 
-def test_wrong_search_options_are_told_in_one_line(mt: Command, run: Run, tmp_path: Path) -> None:
-    mistakes = [
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["fly"], ["`fly`", "translate"]),
+        (["--fly"], ["`--fly`"]),
+        (["translate", "b", "--fly", "1"], ["--fly"]),
+        (["train", "nowhere.yaml"], ["error: nowhere.yaml: cannot read"]),
+    ],
+)
+def test_a_mistake_ends_the_command(
+    mt: Command, tmp_path: Path, arguments: list[str], told: list[str]
+) -> None:
+    done = mt(*arguments, cwd=tmp_path)
+    assert (done.status, done.out) == (2, "")
+    assert done.err.startswith("mt: error: ")
+    assert done.err.count("\n") == 1, done.err
+    assert all(word in done.err for word in told), done.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
         (["--beam_size", "0"], ["--beam-size", "0"]),
         (["--beam-size", "2", "--n-best", "3", "--format", "jsonl"], ["--n-best 3", "--beam-size"]),
         (["--device", "abacus"], ["--device abacus"]),
         (["--devices", "0"], ["--devices"]),
         (["--input", "nowhere"], ["nowhere"]),
         (["--prefixes", "nowhere"], ["nowhere"]),
-    ]
-    commands = (["translate", run.bundle, *arguments] for arguments, _ in mistakes)
-    for (arguments, words), done in zip(mistakes, mt.each(commands, cwd=tmp_path), strict=True):
-        assert (done.status, done.out) == (2, ""), arguments
-        assert done.err.startswith("mt: error: ")
-        assert done.err.count("\n") == 1, done.err
-        assert all(word in done.err for word in words), done.err
+    ],
+)
+def test_wrong_search_options_are_told(
+    make_bundle: Callable[..., Bundle], tmp_path: Path, arguments: list[str], told: list[str]
+) -> None:
+    save_bundle(make_bundle(), tmp_path / "bundle")
+    said = refusal("translate", tmp_path / "bundle", *arguments)
+    assert all(word in said for word in told), said

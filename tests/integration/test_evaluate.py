@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import sentencepiece
-from conftest import Command, Run
+from conftest import Command, Run, refusal
 
 
 def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_path: Path) -> None:
@@ -47,7 +47,7 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     [scored] = json.loads((folder / "scores.json").read_text())["sets"]
     assert (scored["name"], scored["sentences"]) == ("test.xx", 31)
     assert [[s["metric"], f"{s['score']:.2f}", s["signature"]] for s in scored["scores"]] == rows
-    translated = mt("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
+    translated = mt.here("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
     assert (folder / "hypotheses.txt").read_text() == translated.out
     assert "</html>" in (folder / "report.html").read_text()
     # What was trained on is known from the run's folder, or not at all.
@@ -56,13 +56,14 @@ def test_table_files_and_signatures(mt: Command, run: Run, project: Path, tmp_pa
     assert "| Expected calibration error |" in written
     beams = written.partition("| beam size | BLEU | sentences a second |")[2].splitlines()[2:4]
     for beam, line in zip(("1", "3"), beams, strict=True):
-        again = mt(*common, "--beam-size", beam, "--metric", "bleu", cwd=tmp_path)
+        again = mt.here(*common, "--beam-size", beam, "--metric", "bleu", cwd=tmp_path)
         assert line.startswith(f"| {beam} | {float(again.out.split()[1]):.1f} | ")
 
 
 def test_the_training_text_may_be_named_or_missing(
-    mt: Command, run: Run, project: Path, tmp_path: Path
+    mt: Command, run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     shutil.copytree(run.bundle, tmp_path / "alone")
     text = project / "text"
     common = ["evaluate", "alone", "--source", text / "test.xx", "--reference", text / "test.yy"]
@@ -71,8 +72,7 @@ def test_the_training_text_may_be_named_or_missing(
     (tmp_path / "none").touch()
     tables = []
     for given in ([], ["--training-text", text / "test.xx", text / "test.yy"]):
-        done = mt(*common, *given, "--output", "out", cwd=tmp_path)
-        assert done.status == 0, done.err
+        mt.here(*common, *given, "--output", "out", cwd=tmp_path)
         tables.append((tmp_path / "out/report.md").read_text())
     assert "training text" not in tables[0]
     known = tables[1].partition("| Source trigrams that stand in the training text |")[2]
@@ -82,9 +82,7 @@ def test_the_training_text_may_be_named_or_missing(
         (["words.xx", "none"], "--training-text: words.xx and none differ"),
         (["gone", "words.yy"], "cannot read gone"),
     ):
-        done = mt(*common, "--training-text", *given, "--output", "new", cwd=tmp_path)
-        assert done.status == 2
-        assert problem in done.err
+        assert problem in refusal(*common, "--training-text", *given, "--output", "new")
         assert not (tmp_path / "new/report.html").exists()
 
 
@@ -92,8 +90,8 @@ def test_json_is_scores_json_on_any_number_of_devices(
     mt: Command, run: Run, project: Path, tmp_path: Path
 ) -> None:
     outs = []
-    for devices in (1, 2):
-        done = mt(
+    for command, devices in ((mt.here, 1), (mt, 2)):
+        done = command(
             "evaluate",
             run.bundle,
             "--source",
@@ -117,21 +115,21 @@ def test_json_is_scores_json_on_any_number_of_devices(
 
 
 def test_systems_of_any_kind_are_compared(
-    mt: Command, run: Run, project: Path, tmp_path: Path
+    mt: Command, run: Run, project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.chdir(tmp_path)
     text = project / "text"
     lines = (text / "test.yy").read_text().splitlines()
     (tmp_path / "reversed").write_text("".join(f"{line[::-1]}\n" for line in lines))
     common = ["--source", text / "test.xx", "--reference", text / "test.yy"]
-    compared = mt("compare", *common, "--metric", "bleu", "reversed", run.bundle, cwd=tmp_path)
-    assert compared.status == 0, compared.err
+    compared = mt.here("compare", *common, "--metric", "bleu", "reversed", run.bundle, cwd=tmp_path)
     head, _, first, other = compared.out.splitlines()
     assert head == "| system | BLEU | better / equal / worse |"
     assert first.startswith("| reversed | ")
     assert other.startswith(f"| {run.folder.name} | ")
     assert "(p <0.001 / <0.001)" in other
     folder = tmp_path / "runs/compare/test.xx"
-    translated = mt("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
+    translated = mt.here("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
     assert (folder / f"hypotheses.{run.folder.name}.txt").read_text() == translated.out
     assert not (folder / "hypotheses.txt").exists()
     [one] = json.loads((folder / "scores.json").read_text())["sets"]
@@ -139,7 +137,7 @@ def test_systems_of_any_kind_are_compared(
     assert "Changed most, against" in (folder / "report.html").read_text()
 
     # The other way round it is `mt evaluate` with a baseline, and either form of output.
-    evaluated = mt(
+    evaluated = mt.here(
         "evaluate", run.bundle, *common, "--baseline", "reversed", "--json", cwd=tmp_path
     )
     [two] = json.loads(evaluated.out)["sets"]
@@ -147,11 +145,10 @@ def test_systems_of_any_kind_are_compared(
     bleu = (scores[0]["score"] for scores in (two["scores"], two["others"][0]["scores"]))
     assert list(bleu) == [one["others"][0]["scores"][0]["score"], one["scores"][0]["score"]]
     files = ["--source", text / "test.xx", "--reference", "reversed"]
-    unknown = mt("compare", "reversed", "reversed", *files, cwd=tmp_path)
-    assert unknown.status == 2
-    assert "reversed: its language is unknown; say it with --target-language" in unknown.err
+    unknown = refusal("compare", "reversed", "reversed", *files)
+    assert "reversed: its language is unknown; say it with --target-language" in unknown
     files += ["--target-language", "yy", "--format", "latex"]
-    table = mt("compare", "reversed", "reversed", *files, cwd=tmp_path)
+    table = mt.here("compare", "reversed", "reversed", *files, cwd=tmp_path)
     assert r"reversed 2 & " in table.out
     assert "(p 1 / 1)" in table.out
 
@@ -173,8 +170,7 @@ def test_several_test_sets_and_training_runs_at_once(
     ours = ["turned={set}.1,{set}.2", run.bundle]
     common = ["compare", *ours, "--metric", "bleu", "--metric", "ter"]
     common += [word for one in sets for word in ("--test-set", one)]
-    done = mt(*common, cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = mt.here(*common, cwd=tmp_path)
     rows = [line.strip("| ").split(" | ") for line in done.out.splitlines()]
     assert rows[0][:4] == ["test set", "system", "BLEU", "TER"]
     assert [row[:2] for row in rows[2:]] == [
@@ -199,8 +195,7 @@ def test_several_test_sets_and_training_runs_at_once(
 
     # The same bundle as two runs has no spread.
     both = ["evaluate", f"{run.bundle},{run.bundle}", "--test-set", *sets, "--metric", "bleu"]
-    evaluated = mt(*both, "--output", "out", cwd=tmp_path)
-    assert evaluated.status == 0, evaluated.err
+    evaluated = mt.here(*both, "--output", "out", cwd=tmp_path)
     assert [line.split("\t")[:2] for line in evaluated.out.splitlines()[:2]] == [
         ["whole", "bleu"],
         ["part", "bleu"],
@@ -211,7 +206,10 @@ def test_several_test_sets_and_training_runs_at_once(
     }
 
 
-def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: Path) -> None:
+def test_mistakes_name_files_counts_and_lines(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "three").write_text("ba\n\u2028\nce\r\n")
     (tmp_path / "two").write_text("ba\nce")
     (tmp_path / "bad").write_bytes(b"ba\n\xfe\nce\n")
@@ -264,20 +262,16 @@ def test_mistakes_name_files_counts_and_lines(mt: Command, run: Run, tmp_path: P
         (["score", "--source", "three", "--target", "two"], ["three has 3", "two has 2"]),
         (["score", "--source", "three", "--target", "bad"], ["bad: line 2", "UTF-8"]),
     ]
-    commands = ([command, run.bundle, *rest] for (command, *rest), _ in mistakes)
-    for (arguments, words), done in zip(mistakes, mt.each(commands, cwd=tmp_path), strict=True):
-        assert done.status == 2, arguments
-        assert done.out == ""
-        assert done.err.startswith("mt: error: ")
-        assert done.err.count("\n") == 1, done.err
-        assert all(word in done.err for word in words), done.err
+    for (command, *rest), words in mistakes:
+        said = refusal(command, run.bundle, *rest)
+        assert all(word in said for word in words), said
     assert not (tmp_path / "runs").exists()
 
 
 def test_score_is_the_probability_of_a_translation(
     mt: Command, run: Run, project: Path, tmp_path: Path
 ) -> None:
-    done = mt(
+    done = mt.here(
         "translate",
         run.bundle,
         "--input",
@@ -288,7 +282,7 @@ def test_score_is_the_probability_of_a_translation(
     )
     best = [json.loads(line)["translations"][0] for line in done.out.splitlines()]
     (tmp_path / "out").write_text("".join(f"{one['text']}\n" for one in best))
-    scored = mt(
+    scored = mt.here(
         "score",
         run.bundle,
         "--source",
@@ -299,7 +293,6 @@ def test_score_is_the_probability_of_a_translation(
         60,
         cwd=tmp_path,
     )
-    assert scored.status == 0, scored.err
     rows = [line.split("\t") for line in scored.out.splitlines()]
     assert len(rows) == len(best) == 31
     # The search may spell a text with other tokens than the tokenizer: those scores do differ.
@@ -312,8 +305,7 @@ def test_score_is_the_probability_of_a_translation(
 def test_blank_lines_have_a_score_too(mt: Command, run: Run, tmp_path: Path) -> None:
     (tmp_path / "source").write_text("ba\n\n")
     (tmp_path / "target").write_text("\ntilo\n")
-    done = mt("score", run.bundle, "--source", "source", "--target", "target", cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = mt.here("score", run.bundle, "--source", "source", "--target", "target", cwd=tmp_path)
     rows = [line.split("\t") for line in done.out.splitlines()]
     assert len(rows) == 2
     assert rows[0][1] == "1"  # the end of sentence alone
@@ -328,18 +320,19 @@ def test_tokenizer_from_its_spec(mt: Command, project: Path, tmp_path: Path) -> 
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     # The spec's paths are the project's, those of the command line the current folder's.
-    done = mt("tokenizer", "../tokenizers/small.yaml", cwd=elsewhere)
+    done = mt.here("tokenizer", "../tokenizers/small.yaml", cwd=elsewhere)
     assert done == (0, "../tokenizers/small.model\n", "")
     model = sentencepiece.SentencePieceProcessor(str(tmp_path / "tokenizers/small.model"))
     assert model.get_piece_size() == 40
 
     (elsewhere / "other.txt").write_text((project / "text/train.yy").read_text())
-    done = mt("tokenizer", spec, "--input", "other.txt", "--output", "out.model", cwd=elsewhere)
+    done = mt.here(
+        "tokenizer", spec, "--input", "other.txt", "--output", "out.model", cwd=elsewhere
+    )
     assert done == (0, "out.model\n", "")
     other = sentencepiece.SentencePieceProcessor(str(elsewhere / "out.model"))
     assert len(other.encode("rada pelu")) < len(model.encode("rada pelu"))
 
     (tmp_path / "words.txt").unlink()
-    done = mt("tokenizer", spec, cwd=elsewhere)
-    assert done.status == 2
-    assert done.err == f"mt: error: cannot read {tmp_path}/words.txt: No such file or directory\n"
+    missing = f"cannot read {tmp_path}/words.txt: No such file or directory"
+    assert refusal("tokenizer", spec) == missing

@@ -88,8 +88,7 @@ def test_sizes_that_are_chosen_are_the_bundles(
     )
     words = ["train", recipe, "--corpus.files", project / "text", "--corpus.source", "xx"]
     words += ["--corpus.target", "yy", "--init-from", run.bundle, "--trainer.max_steps", "1"]
-    done = mt(*words, cwd=tmp_path)
-    assert done.status == 0, done.err
+    done = mt.here(*words, cwd=tmp_path)
     for line in ("model.hidden_size = 48 (as in", "model.layer_dropout = 0.5", "from"):
         assert line in done.err
     assert "vocab_size =" not in done.err
@@ -130,13 +129,11 @@ def test_a_run_is_resumed_with_what_it_started_from(tune: Any, run: Run, tmp_pat
 
 
 def test_a_run_may_start_from_the_bundle_that_it_replaces(
-    mt: Command, project: Path, run: Run, tmp_path: Path
+    project: Path, run: Run, tmp_path: Path
 ) -> None:
     shutil.copytree(run.folder, tmp_path / "mine")
-    words = ["train", "recipes/tiny.yaml", "--output", tmp_path / "mine", "--overwrite"]
-    words += ["--init-from", tmp_path / "mine/bundle", *SHORT, "--training.learning_rate", 1e-12]
-    done = mt(*words, cwd=project)
-    assert done.status == 0, done.err
+    words = ["--init-from", tmp_path / "mine/bundle", *SHORT, "--training.learning_rate", 1e-12]
+    train_here(project, tmp_path / "mine", "--overwrite", *words)
     one, other = (
         weights(Translator.load(folder / "bundle", "cpu").model)
         for folder in (tmp_path / "mine", run.folder)

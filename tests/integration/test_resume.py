@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import Command
+from conftest import Command, refusal
 
 from mt.training.checkpoints import find_checkpoints
 
@@ -39,9 +39,8 @@ OPTIONS = (
 
 
 def train(mt: Command, project: Path, folder: Path, *more: str) -> str:
-    done = mt("train", "recipes/tiny.yaml", "--output", folder, *OPTIONS, *more, cwd=project)
-    assert done.status == 0, done.err
-    return done.err
+    words = ("train", "recipes/tiny.yaml", "--output", folder, *OPTIONS, *more)
+    return mt.here(*words, cwd=project).err
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +131,11 @@ def test_resumed_run_equals_a_straight_one(
     shutil.copytree(killed, folder)
     at = step(folder)
     assert at % PER_EPOCH != 0
-    said = train(mt, project, folder, "--resume")
-    assert f"step-{at}.ckpt" in said
-    assert "damaged" not in said
+    words = ("train", "recipes/tiny.yaml", "--output", folder, *OPTIONS, "--resume")
+    done = mt(*words, cwd=project)
+    assert done.status == 0, done.err
+    assert f"step-{at}.ckpt" in done.err
+    assert "damaged" not in done.err
     assert_same_run(straight, folder)
 
 
@@ -238,21 +239,20 @@ def test_accumulation_may_change(
     assert logged[-(STEPS - at) :] == list(range(at + 1, STEPS + 1))
 
 
-def test_other_text_cannot_resume(mt: Command, project: Path, killed: Path, tmp_path: Path) -> None:
+def test_other_text_cannot_resume(
+    project: Path, killed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its tokenizer would be another, and the embeddings those of other tokens."""
+    monkeypatch.chdir(project)
     text = project / "text/train.yy"
     before = text.read_bytes()
     shutil.copytree(killed, tmp_path / "run")
     try:
         text.write_bytes(before.replace(b"tilo", b"tila"))
-        done = mt(
-            *("train", "recipes/tiny.yaml", "--output", tmp_path / "run", *OPTIONS, "--resume"),
-            cwd=project,
-        )
+        words = ("train", "recipes/tiny.yaml", "--output", tmp_path / "run", *OPTIONS, "--resume")
+        assert "run: the text is not that of the run" in refusal(*words)
     finally:
         text.write_bytes(before)
-    assert done.status == 2
-    assert "run: the text is not that of the run" in done.err.splitlines()[-1]
 
 
 @pytest.mark.parametrize(
@@ -265,20 +265,10 @@ def test_other_text_cannot_resume(mt: Command, project: Path, killed: Path, tmp_
     ],
 )
 def test_another_model_or_optimizer_cannot_resume(
-    mt: Command, project: Path, killed: Path, change: tuple[str, object]
+    project: Path, killed: Path, monkeypatch: pytest.MonkeyPatch, change: tuple[str, object]
 ) -> None:
+    monkeypatch.chdir(project)
     before = {path: path.stat().st_mtime_ns for path in killed.rglob("*")}
-    done = mt(
-        "train",
-        "recipes/tiny.yaml",
-        "--output",
-        killed,
-        *OPTIONS,
-        "--resume",
-        *change,
-        cwd=project,
-    )
-    assert done.status == 2
-    assert f"`{change[0].removeprefix('--')}` differs" in done.err.splitlines()[-1]
-    assert "Traceback" not in done.err
+    words = ("train", "recipes/tiny.yaml", "--output", killed, *OPTIONS, "--resume", *change)
+    assert f"`{change[0].removeprefix('--')}` differs" in refusal(*words)
     assert {path: path.stat().st_mtime_ns for path in killed.rglob("*")} == before

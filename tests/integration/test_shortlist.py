@@ -21,15 +21,12 @@ def test_a_run_learns_a_shortlist_and_its_bundle_decodes_by_it(
     assert "Shortlist" in bundle.card
     assert "Shortlist" in (folder / "report.html").read_text()
     text = (project / "text/test.xx").read_bytes()
-    done = mt("export", folder / "bundle", cwd=tmp_path)
-    assert done.status == 0, done.err
+    mt.here("export", folder / "bundle", cwd=tmp_path)
     asked = ["translate", folder / "bundle", "--format", "jsonl"]
-    runs = mt.each(
-        [asked, [*asked, "--shortlist", "false"], [*asked, "--engine", "onnx"]],
-        cwd=project,
-        stdin=text,
-    )
-    assert [run.status for run in runs] == [0, 0, 0], runs[1].err + runs[2].err
+    runs = [
+        mt.here(*asked, *words, cwd=project, stdin=text)
+        for words in ((), ("--shortlist", "false"), ("--engine", "onnx"))
+    ]
     short, full, onnx = (
         [json.loads(line)["translations"][0] for line in run.out.splitlines()] for run in runs
     )

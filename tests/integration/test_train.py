@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from conftest import Command, Done, Run
+from conftest import Command, Run, refusal
 
 from mt import Translator
 from mt.training.progress import COLUMNS
@@ -24,15 +24,6 @@ def own(project: Path, tmp_path: Path) -> Path:
     for name in ("recipes", "text"):
         shutil.copytree(project / name, tmp_path / name)
     return tmp_path
-
-
-def rejected(done: Done) -> str:
-    """The one line that a mistake gets."""
-    assert done.status == 2, done.err
-    assert done.out == ""
-    assert done.err.startswith("mt: error: "), done.err
-    assert done.err.count("\n") == 1, done.err
-    return done.err
 
 
 def scores(folder: Path) -> dict[str, Any]:
@@ -52,8 +43,7 @@ def test_run_learns_the_language(run: Run) -> None:
 
 
 def test_bfloat16_products_learn_the_language_too(mt: Command, own: Path) -> None:
-    done = mt("train", "recipes/tiny.yaml", "--trainer.precision", "bf16-mixed", cwd=own)
-    assert done.status == 0, done.err
+    mt.here("train", "recipes/tiny.yaml", "--trainer.precision", "bf16-mixed", cwd=own)
     translator = Translator.load(own / "runs/tiny/bundle")
     assert translator.translate(["ba ce", "dio fa gul"]) == ["mur tilo", "rada sep kan"]
     assert {weight.dtype for weight in translator.model.parameters()} == {torch.float32}
@@ -134,8 +124,7 @@ def test_other_outputs(run: Run) -> None:
 def test_resolved_recipe_is_a_recipe(mt: Command, run: Run, project: Path, tmp_path: Path) -> None:
     resolved = run.folder / "recipe.yaml"
     recipes = [resolved, project / "recipes/tiny.yaml"]
-    again, printed = mt.each((["train", r, "--print_config"] for r in recipes), cwd=tmp_path)
-    assert printed.status == 0, printed.err
+    again, printed = (mt.here("train", r, "--print_config", cwd=tmp_path) for r in recipes)
     assert again == printed
     assert printed.out == resolved.read_text()
     content = yaml.safe_load(printed.out)
@@ -146,7 +135,7 @@ def test_resolved_recipe_is_a_recipe(mt: Command, run: Run, project: Path, tmp_p
 
 def test_options_override_the_recipe(mt: Command, project: Path, tmp_path: Path) -> None:
     (tmp_path / "here").mkdir()
-    printed = mt(
+    printed = mt.here(
         "train",
         project / "recipes/tiny.yaml",
         "--print_config",
@@ -163,7 +152,6 @@ def test_options_override_the_recipe(mt: Command, project: Path, tmp_path: Path)
         "[ter]",
         cwd=tmp_path,
     )
-    assert printed.status == 0, printed.err
     content = yaml.safe_load(printed.out)
     assert content["seed"] == 7
     assert content["corpus"]["files"] == str(tmp_path / "here")
@@ -175,25 +163,29 @@ def test_options_override_the_recipe(mt: Command, project: Path, tmp_path: Path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["here"]  # nothing was run
 
 
-def test_finished_run_is_kept(mt: Command, run: Run, project: Path) -> None:
+def test_finished_run_is_kept(run: Run, project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(project)
     before = files(run.folder)
-    message = rejected(mt("train", "recipes/tiny.yaml", cwd=project))
+    message = refusal("train", "recipes/tiny.yaml")
     assert all(words in message for words in ("runs/tiny", "--resume", "--overwrite"))
     assert files(run.folder) == before
 
 
-def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> None:
+def test_unfinished_run_is_kept_until_told_otherwise(
+    mt: Command, own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(own)
     folder = own / "runs/tiny"
     (folder / "checkpoints").mkdir(parents=True)
     (folder / "checkpoints/step-7.ckpt").write_text("a state")
     (folder / "notes.txt").write_text("mine")
-    commands = [["train", "recipes/tiny.yaml", *more] for more in ([], ["--resume", "--overwrite"])]
-    alone, both = map(rejected, mt.each(commands, cwd=own))
+    alone = refusal("train", "recipes/tiny.yaml")
     assert all(words in alone for words in ("unfinished", "--resume", "--overwrite"))
+    both = refusal("train", "recipes/tiny.yaml", "--resume", "--overwrite")
     assert "--resume and --overwrite exclude each other" in both
     assert (folder / "checkpoints/step-7.ckpt").read_text() == "a state"
 
-    done = mt(
+    mt.here(
         "train",
         "recipes/tiny.yaml",
         "--overwrite",
@@ -203,7 +195,6 @@ def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> 
         1,
         cwd=own,
     )
-    assert done.status == 0, done.err
     assert (folder / "notes.txt").read_text() == "mine"
     # A slow machine may have saved one of its own before the last.
     names = {path.name for path in (folder / "checkpoints").iterdir()}
@@ -212,7 +203,8 @@ def test_unfinished_run_is_kept_until_told_otherwise(mt: Command, own: Path) -> 
     assert scores(folder)["sets"]
 
 
-def test_bad_text_leaves_the_run_untouched(mt: Command, own: Path) -> None:
+def test_bad_text_leaves_the_run_untouched(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
     bad = {
         ("short", "test.yy"): (b"one line\n", ["test.xx", "31", "test.yy", "1 "]),
         ("bytes", "train.yy"): (b"tilo \xff\n" * 800, ["train.yy", "line 1", "UTF-8"]),
@@ -225,17 +217,17 @@ def test_bad_text_leaves_the_run_untouched(mt: Command, own: Path) -> None:
         (own / text / name).write_bytes(content)
     before = files(folder)
     command = ["train", "recipes/tiny.yaml", "--overwrite", "--corpus.files"]
-    results = mt.each(([*command, text] for text in ("short", "bytes", "nowhere")), cwd=own)
-    short, wrong, missing = map(rejected, results)
+    short, wrong, missing = (refusal(*command, text) for text in ("short", "bytes", "nowhere"))
     for message, (_, words) in zip((short, wrong), bad.values(), strict=True):
         assert all(word in message for word in words), message
     assert "nowhere" in missing
     assert files(folder) == before
 
 
-def test_missing_text_makes_no_run_folder(mt: Command, own: Path) -> None:
+def test_missing_text_makes_no_run_folder(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(own)
     shutil.rmtree(own / "text")
-    assert str(own / "text") in rejected(mt("train", "recipes/tiny.yaml", cwd=own))
+    assert str(own / "text") in refusal("train", "recipes/tiny.yaml")
     assert not (own / "runs").exists()
 
 
@@ -253,8 +245,7 @@ def test_run_of_unusual_parts(mt: Command, own: Path) -> None:
     }
     words = [f"--model.{name}={value}" for name, value in options.items()]
     words += ["--training.r_drop", "1", "--trainer.max_steps", "40"]
-    done = mt("train", "recipes/tiny.yaml", *words, cwd=own)
-    assert done.status == 0, done.err
+    mt.here("train", "recipes/tiny.yaml", *words, cwd=own)
     translator = Translator.load(own / "runs/tiny/bundle")
     architecture = vars(translator.model.architecture)
     assert {name: str(architecture[name]).lower() for name in options} == {

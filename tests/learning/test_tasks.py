@@ -112,17 +112,17 @@ SIZES: dict[str, Any] = {
 
 @pytest.mark.learning
 @pytest.mark.parametrize(
-    "options",
+    ("updates", "options"),
     [
-        {"attention": "dot"},
-        {"attention": "multi-head", "encoder_layers": 2, "decoder_layers": 2},
-        {"attention": "additive", "wiring": "input-feeding"},
-        {"attention": "general", "bridge": "zero", "tie_embeddings": "two-way"},
+        (600, {"attention": "dot"}),
+        (600, {"attention": "multi-head", "encoder_layers": 2, "decoder_layers": 2}),
+        (600, {"attention": "additive", "wiring": "input-feeding"}),
+        (900, {"attention": "general", "bridge": "zero", "tie_embeddings": "two-way"}),
     ],
-    ids=lambda options: "-".join(map(str, options.values())),
+    ids=lambda given: "-".join(map(str, given.values())) if isinstance(given, dict) else None,
 )
-def test_learns_to_copy_reverse_and_sort(options: dict[str, Any]) -> None:
-    assert learnt(Architecture(**SIZES, **options), 6, updates=900) == {COPY, REVERSE, SORT}
+def test_learns_to_copy_reverse_and_sort(updates: int, options: dict[str, Any]) -> None:
+    assert learnt(Architecture(**SIZES, **options), 6, updates) == {COPY, REVERSE, SORT}
 
 
 @pytest.mark.learning
