@@ -12,10 +12,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mt.evaluation.markup import Markup, element
 from mt.evaluation.tables import Value
+
+if TYPE_CHECKING:
+    from mt.evaluation.behaviour import Bin
 
 WIDTH, HEIGHT = 440, 230
 """Size of a picture in SVG units; the page stretches it."""
@@ -203,6 +206,19 @@ def point_chart(title: str, unit: str, lines: Sequence[Series], *, x_name: str) 
         for line in lines
     )
     return _figure(title, unit, summary, parts)
+
+
+def calibration_chart(bins: Sequence[Bin], what: str) -> Markup:
+    """Return a `<figure>` of how often one is right, by how sure one was, of `what`: tokens, …"""
+    points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
+    ideal = Series("ideal", [(0, 0), (100, 100)], "b")
+    return line_chart(
+        "Calibration",
+        f"percent of {what} right, by how sure the network was",
+        [Series("is right", points, dots=True), ideal],
+        from_zero=True,
+        x_name="% sure",
+    )
 
 
 def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
