@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from mt.evaluation import page
 from mt.evaluation.markup import Markup
-from mt.evaluation.plots import Series, line_chart, scatter_chart
+from mt.evaluation.plots import Series, line_chart, point_chart
 from mt.evaluation.tables import markdown
 
 
@@ -101,12 +101,16 @@ def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup | None:
         if len(numbers) == len(values) and len({x for x, _ in numbers}) > 1:
             xs = [x for x, _ in numbers]
             wide = min(xs) > 0 and max(xs) > 20 * min(xs)
-            figures.append(scatter_chart(name, "score by value", numbers, x_name="", log=wide))
+            figures.append(
+                point_chart(name, "score by value", [Series("", numbers)], x_name="", log=wide)
+            )
         elif len({str(v) for v, _ in values}) > 1:
             kinds = sorted({str(v) for v, _ in values})
             places = [(float(kinds.index(str(v)) + 1), s) for v, s in values]
             note = ", ".join(f"{place} {kind}" for place, kind in enumerate(kinds, 1))
-            figures.append(scatter_chart(name, f"score by value: {note}", places, x_name=""))
+            figures.append(
+                point_chart(name, f"score by value: {note}", [Series("", places)], x_name="")
+            )
     return page.charts(figures)
 
 
