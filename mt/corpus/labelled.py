@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 
 from mt.corpus.catalogues import home_assistant_languages
 from mt.corpus.cleaning import HeldOut, RuleCount, near_key
-from mt.corpus.formats import COMPRESSIONS, TABLES, Columns, one_line, read_cells, table_form
+from mt.corpus.formats import TABLES, Columns, one_line, read_cells, table_form
 from mt.corpus.sources import download, hub_cells
 from mt.corpus.splits import Hashes, Indices, cut, cut_size
 from mt.corpus.store import hash_files, hash_text
 from mt.errors import MTError
+from mt.lines import COMPRESSIONS
 from mt.recipe import LabelledCorpus, LabelledSource
 
 if TYPE_CHECKING:

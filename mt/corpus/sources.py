@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 from mt.corpus.catalogues import home_assistant, libreoffice_help
 from mt.corpus.formats import (
-    COMPRESSIONS,
     TABLES,
     Columns,
     Pair,
@@ -23,6 +22,7 @@ from mt.corpus.formats import (
 )
 from mt.corpus.store import BATCH, disk_full, first_line, hash_files, quiet
 from mt.errors import MTError
+from mt.lines import COMPRESSIONS
 from mt.recipe import Corpus, LabelledSource, Source, TextSource
 
 if TYPE_CHECKING:

@@ -16,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.corpus.cleaning import HeldOut, LineRules, RuleCount, near_key
-from mt.corpus.formats import COMPRESSIONS, TABLES, Columns, one_line, read_cells, table_form
+from mt.corpus.formats import TABLES, Columns, one_line, read_cells, table_form
 from mt.corpus.sources import download, hub_cells
 from mt.corpus.splits import cut, cut_size
 from mt.corpus.store import BATCH, hash_files, hash_text
 from mt.errors import MTError
-from mt.lines import read_lines
+from mt.lines import COMPRESSIONS, read_lines
 from mt.recipe import TextCorpus, TextSource
 
 _WORD64 = np.dtype(">u8")
