@@ -16,7 +16,7 @@ import torch
 
 from mt.bundle.files import read_config
 from mt.classifier import Classifier, Prediction
-from mt.errors import MTError
+from mt.errors import MTError, require
 from mt.files import open_atomically, write_atomically
 from mt.forecaster import Forecast, Forecaster
 from mt.language_model import LanguageModel
@@ -186,9 +186,7 @@ def forecast(bundle: Path, options: ForecastOptions) -> None:
     """
     check_sizes(threads=options.threads, horizon=options.horizon, samples=options.samples)
     if options.plot is not None:
-        from mt.evaluation.forecast_plot import check_matplotlib
-
-        check_matplotlib()
+        require("--plot", "forecast", "matplotlib")
     torch.set_num_threads(options.threads or os.cpu_count() or 1)
     forecaster = Forecaster.load(bundle, options.device)
     series = read_series(options.input, forecaster.columns, forecaster.time)

@@ -162,10 +162,13 @@ class LanguageModel:
     def _read(self, rows: list[list[int]]) -> tuple[StackState, Tensor]:
         """Read all tokens of each row but its last, and give the state and these."""
         last = torch.tensor([row[-1] for row in rows], device=self.device)
-        states = [self.model.stack.zeros(last.new_zeros(1, dtype=self.model.dtype))] * len(rows)
-        for number, row in enumerate(rows):  # each by itself: its state ends with its last token
-            if len(row) > 1:
-                _, states[number] = self.model(torch.tensor([row[:-1]], device=self.device))
+        empty = self.model.stack.zeros(last.new_zeros(1, dtype=self.model.dtype))
+        before = [tuple(row[:-1]) for row in rows]
+        read = {  # each by itself: its state ends with its last token; and the same ones once
+            one: self.model(torch.tensor([one], device=self.device))[1] if one else empty
+            for one in dict.fromkeys(before)
+        }
+        states = [read[one] for one in before]
         state = [
             tuple(torch.cat(tensors, dim=1) for tensors in zip(*layers, strict=True))
             for layers in zip(*states, strict=True)

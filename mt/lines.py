@@ -20,6 +20,15 @@ from mt.errors import MTError
 _log = logging.getLogger("mt")
 _CHUNK = 1 << 20  # bytes
 
+COMPRESSIONS = (".gz", ".xz", ".zst")
+"""Endings of the names of files that are unpacked as they are read."""
+
+
+def ending(path: Path) -> str:
+    """Return the ending of a file's name but for that of a compression: `en` of `train.en.gz`."""
+    plain = Path(path.stem) if path.suffix in COMPRESSIONS else path
+    return plain.suffix.removeprefix(".")
+
 
 def read_lines(path: Path) -> Iterator[str]:
     """Yield the lines of a UTF-8 file without their ends; a BOM at its start is left out.

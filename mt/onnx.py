@@ -11,7 +11,6 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from mt.errors import MTError
+from mt.errors import MTError, require
 from mt.nn.decoder import DecoderState, Step
 from mt.nn.encoder import Memory
 from mt.nn.recurrent import KernelLayer
@@ -48,7 +47,7 @@ def export(model: Seq2Seq, quantize: Literal["none", "int8"]) -> dict[str, bytes
     Raises:
         MTError: The encoder runs step by step, or a package is missing.
     """
-    _require("onnx", "onnxruntime")
+    require("mt export", "onnx", "onnx", "onnxruntime")
     if not all(isinstance(layer, KernelLayer) for layer in model.encoder.stack.layers):
         raise MTError(
             "the encoder of this model runs step by step, which a graph cannot do; train one whose "
@@ -80,12 +79,6 @@ def export(model: Seq2Seq, quantize: Literal["none", "int8"]) -> dict[str, bytes
                 _quantize(path)
             contents[name] = path.read_bytes()
     return contents
-
-
-def _require(*packages: str) -> None:
-    for package in packages:
-        if find_spec(package) is None:
-            raise MTError(f"{package} is not installed; run `pip install 'mt[onnx]'`")
 
 
 def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> None:
@@ -265,7 +258,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, graphs: Mapping[str, bytes], threads: int):
-        _require("onnxruntime")
+        require("--engine onnx", "onnx", "onnxruntime")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, NoReturn, TypeVar, get_args, get_origin, get_type_hints
 
 import yaml
 from docstring_parser import parse_from_object
@@ -375,6 +375,13 @@ class _Parser(ArgumentParser):
             _Parser.file = None
 
 
+class _Words(argparse.ArgumentParser):
+    """The same of a command line that another parser reads on."""
+
+    def error(self, message: str) -> NoReturn:
+        raise MTError(f"{message}; see `{self.prog} --help`")
+
+
 def _one_line(message: str) -> str:
     """Say what jsonargparse says over several lines in one, without Python's type names."""
     lines = [line.strip() for line in message.strip().split("\n") if line.strip()]
@@ -627,37 +634,27 @@ def parse_sweep(arguments: Sequence[str]) -> SweepOptions:
     Raises:
         MTError: A file is missing, or it or an option is wrong.
     """
-    if "--help" in arguments or "-h" in arguments or len(arguments) < 2:
-        fields_help = {p.arg_name: p.description for p in parse_from_object(SweepSpec).params}
-        lines = [
-            "usage: mt sweep RECIPE SPACE.yaml [--output DIR] [OPTIONS OF THE RECIPE]",
-            "",
-            "Try values of a recipe's options, and find the best by validation. Goes on where a",
-            "sweep in DIR (default: runs/sweep/RECIPE-SPACE) was interrupted.",
-            "",
-            "SPACE.yaml:",
-        ]
-        lines += [
-            f"  {f.name}: {' '.join((fields_help[f.name] or '').split())}"
-            + ("" if f.default is MISSING else f" (default: {f.default})")
-            for f in fields(SweepSpec)
-        ]
-        if "--help" in arguments or "-h" in arguments:
-            print("\n".join(lines))
-            raise SystemExit(0)
-        raise MTError("name a recipe and a space; see `mt sweep --help`")
-    recipe, space = map(Path, arguments[:2])
-    rest = list(arguments[2:])
-    output = Path("runs/sweep") / f"{recipe.stem}-{space.stem}"
-    for number, word in enumerate(rest):
-        if word == "--output" and number + 1 < len(rest):
-            output = Path(rest[number + 1])
-            del rest[number : number + 2]
-            break
-        if word.startswith("--output="):
-            output = Path(word.partition("=")[2])
-            del rest[number]
-            break
+    helps = {p.arg_name: p.description or "" for p in parse_from_object(SweepSpec).params}
+    described = [
+        f"  {f.name}: {' '.join(helps[f.name].split())}"
+        + ("" if f.default is MISSING else f" (default: {f.default})")
+        for f in fields(SweepSpec)
+    ]
+    command = _Words(
+        prog="mt sweep",
+        usage="mt sweep RECIPE SPACE.yaml [--output DIR] [OPTIONS OF THE RECIPE]",
+        description="Try values of a recipe's options, and find the best by validation.",
+        epilog="\n".join(["SPACE.yaml:", *described]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    command.add_argument("recipe", metavar="RECIPE", type=Path, help="to train again and again")
+    command.add_argument("space", metavar="SPACE.yaml", type=Path, help="values to try, see below")
+    told = "of the trials; a sweep that is there goes on (default: runs/sweep/RECIPE-SPACE)"
+    command.add_argument("--output", metavar="DIR", type=Path, help=told)
+    given, overrides = command.parse_known_args(arguments)
+    recipe, space = given.recipe, given.space
+    output = given.output or Path("runs/sweep") / f"{recipe.stem}-{space.stem}"
     parser = _Parser(prog="mt sweep")
     parser.add_class_arguments(SweepSpec, None)
     content = _read_yaml(space)
@@ -670,7 +667,7 @@ def parse_sweep(arguments: Sequence[str]) -> SweepOptions:
     except MTError as error:
         place = "" if str(error).startswith(str(space)) else f"{space}: "
         raise MTError(f"{place}{error}") from error
-    return SweepOptions(recipe, spec, rest, output)
+    return SweepOptions(recipe, spec, overrides, output)
 
 
 def teacher_recipe(recipe: TranslationRecipe) -> TranslationRecipe:

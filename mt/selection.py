@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mt.errors import MTError
 from mt.files import write_atomically
 from mt.language_model import LanguageModel
-from mt.lines import duration, read_parallel
+from mt.lines import duration, ending, read_parallel
 from mt.options import SelectOptions
 from mt.parallel import CHUNK, check_sizes
 from mt.translator import Translator
@@ -129,7 +129,7 @@ def select(options: SelectOptions) -> tuple[int, int]:
         for chunk in _chunks(len(sources), "translation"):
             scores[chunk] *= dual_scores(pair, sources[chunk], targets[chunk])
     kept = np.flatnonzero(best(scores, options.keep)).tolist()
-    languages = [_language(path) for path in (options.source, options.target)]
+    languages = [ending(path) for path in (options.source, options.target)]
     if languages[0] == languages[1]:
         languages = ["source", "target"]
     texts = {
@@ -137,8 +137,8 @@ def select(options: SelectOptions) -> tuple[int, int]:
         for language, side in zip(languages, (sources, targets), strict=True)
     }
     texts["scores"] = [f"{score:.6g}" for score in scores]
-    for ending, lines in texts.items():
-        path = Path(f"{options.output}.{ending}")
+    for name, lines in texts.items():
+        path = Path(f"{options.output}.{name}")
         write_atomically(path, "".join(f"{line}\n" for line in lines))
     return len(kept), len(sources)
 
@@ -162,15 +162,9 @@ def _chunks(count: int, what: str) -> Iterator[slice]:
             )
 
 
-def _language(path: Path) -> str:
-    """Read the language off a file's name: `train.en.gz`."""
-    suffixes = [suffix for suffix in path.suffixes if suffix not in (".gz", ".xz", ".zst")]
-    return suffixes[-1].removeprefix(".") if suffixes else ""
-
-
 def _side(options: SelectOptions, language: str) -> bool:
     """Tell whether a language is the target's, by the names of the files."""
-    sides = [_language(path) == language for path in (options.source, options.target)]
+    sides = [ending(path) == language for path in (options.source, options.target)]
     if sum(sides) != 1:
         raise MTError(
             f"--in-domain knows {language}, and not one of {options.source.name} and "

@@ -502,7 +502,7 @@ def show_decoding(
         points = [(words * speed, bleu) for speed, bleu in measured[::-1]]
         lines_drawn.append(Series(name, points, style))
     name = "source words/s, one core"
-    chart = point_chart("Speed and quality", "test2016", lines_drawn, x_name=name)
+    chart = point_chart("Speed and quality", "test2016", lines_drawn, x_name=name, log=True)
     write_svg(HERE / "pareto.svg", chart)
 
 

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mt.errors import MTError
-from mt.lines import decompressed, line_counts_differ, read_lines
+from mt.lines import COMPRESSIONS, decompressed, ending, line_counts_differ, read_lines
 
 Pair = tuple[str, str]
 
-COMPRESSIONS = (".gz", ".xz", ".zst")
 TABLES = ("tsv", "csv", "jsonl", "parquet")
 
 _LONE_CR = "\ufdd0"  # a noncharacter: stands in for a lone CR, at which `csv` would end a row
@@ -89,10 +88,7 @@ def read_cells(path: Path, columns: Columns) -> Iterator[Pair]:
 
 def table_form(path: Path) -> str | None:
     """Name the form of a table file, one of `TABLES`; None for other files."""
-    suffixes = path.suffixes
-    if suffixes and suffixes[-1] in COMPRESSIONS:
-        suffixes.pop()
-    form = suffixes[-1][1:] if suffixes else ""
+    form = ending(path)
     return form if form in TABLES else None
 
 

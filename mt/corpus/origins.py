@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from mt.corpus.formats import COMPRESSIONS, Columns, Pair, column_names, pick_pair
+from mt.corpus.formats import Columns, Pair, column_names, pick_pair
 from mt.corpus.store import BATCH, disk_full, first_line, hash_files, quiet
 from mt.errors import MTError
+from mt.lines import COMPRESSIONS
 from mt.recipe import HubSource
 
 if TYPE_CHECKING:

@@ -10,12 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mt.errors import MTError
+from mt.errors import MTError, require
 from mt.recipe import ForecastingRecipe, SeriesOptions
 from mt.series import Series, Values, read_series
-
-EXTRA = "pip install 'mt[forecast]'"
-"""What installs statsmodels and matplotlib."""
 
 
 class SplitSeries(NamedTuple):
@@ -80,12 +77,9 @@ def load_series(recipe: ForecastingRecipe) -> SplitSeries:
 
 def _read_statsmodels(options: SeriesOptions) -> tuple[Series, str]:
     """Read a series that statsmodels ships."""
-    try:
-        from statsmodels.datasets import co2, sunspots
-    except ImportError as error:
-        raise MTError(
-            f"series.statsmodels: the package statsmodels is not installed; {EXTRA}"
-        ) from error
+    require("series.statsmodels", "forecast", "statsmodels")
+    from statsmodels.datasets import co2, sunspots
+
     if options.columns or options.time is not None:
         raise MTError("series.columns and series.time are of files; leave them out")
     if options.statsmodels == "sunspots":

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from mt.corpus.catalogues import home_assistant, libreoffice_help
 from mt.corpus.formats import (
-    COMPRESSIONS,
     TABLES,
     Columns,
     Pair,
@@ -20,6 +19,7 @@ from mt.corpus.formats import (
 )
 from mt.corpus.origins import Origin, Split, fingerprint, kind_of, open_hub, there
 from mt.errors import MTError
+from mt.lines import COMPRESSIONS
 from mt.recipe import Corpus, Source
 
 

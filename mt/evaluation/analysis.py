@@ -13,7 +13,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mt.evaluation.scores import MAX_RESAMPLED, RESAMPLES, placeholder_fidelity, score_systems
+from mt.evaluation.scores import (
+    MAX_RESAMPLED,
+    RESAMPLES,
+    bootstrap_interval,
+    placeholder_fidelity,
+    score_systems,
+)
 from mt.evaluation.tables import METRIC_NAMES, Value, share
 from mt.evaluation.words import words
 from mt.tokenizer import Tokenizer
@@ -200,8 +206,7 @@ def _f1(sums: NDArray[np.int64]) -> Value:
     interval = None
     if 1 < count <= MAX_RESAMPLED:
         draws = np.random.default_rng(1).multinomial(count, [1 / count] * count, size=RESAMPLES)
-        low, high = np.quantile(score((draws @ sums).astype(float)), [0.025, 0.975])
-        interval = float(low), float(high)
+        interval = bootstrap_interval(score((draws @ sums).astype(float)))
     return Value(float(score(sums.sum(axis=0).astype(float))), interval)
 
 

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mt.evaluation.behaviour import Bin, calibration
+from mt.evaluation.scores import RESAMPLES, bootstrap_interval
 from mt.evaluation.tables import Value
 
-RESAMPLES = 1000
-"""Bootstrap samples of an interval."""
 LENGTHS = (10, 20, 50, 100, 200, 500, 1000)
 """Characters at which one group of lengths ends and the next one begins."""
 
@@ -142,11 +141,8 @@ def score_classes(
     resampled = list(_resamples(table, random))
 
     def value(measure: Callable[[Marginals], float]) -> Value:
-        interval = None
-        if total > 1:
-            low, high = np.quantile([100 * measure(one) for one in resampled], (0.025, 0.975))
-            interval = float(low), float(high)
-        return Value(100 * measure(sums), interval)
+        drawn = [100 * measure(one) for one in resampled]
+        return Value(100 * measure(sums), bootstrap_interval(drawn) if total > 1 else None)
 
     own = logs[np.arange(total), labels]
     bins = calibration(np.exp(logs.max(1)), right)
@@ -216,8 +212,7 @@ def _length_rows(
         if not len(mine):
             continue
         drawn = random.binomial(len(mine), mine.mean(), RESAMPLES) / len(mine)
-        ends = np.quantile(100 * drawn, (0.025, 0.975))
-        interval = (float(ends[0]), float(ends[1])) if len(mine) > 1 else None
+        interval = bootstrap_interval(100 * drawn) if len(mine) > 1 else None
         label = f"{low}–{high - 1}" if high else f"from {low:,}"
         rows.append(LengthRow(label, len(mine), Value(100 * float(mine.mean()), interval)))
     return rows

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from mt.evaluation import plots
+from mt.evaluation import page, plots
 from mt.evaluation.card import card
 from mt.evaluation.classes import (
     ClassScores,
@@ -17,9 +17,7 @@ from mt.evaluation.classes import (
     most_confused,
 )
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.page import cleaning, facts, page, recipe, table, tile, training
 from mt.evaluation.tables import Value, count, markdown, share
-from mt.files import write_atomically
 
 _MISTAKES = 30
 """Mistakes that a report shows, those that the network was surest of."""
@@ -93,31 +91,31 @@ def write_class_report(folder: Path, report: ClassReport) -> None:
 
     Raises `MTError` where they cannot be written.
     """
+    scores = [test.scores for test in report.tests]
+    names = [one.name for one in scores]
     parts = [
         ("verdict", None, _verdict(report)),
-        ("classes", "Classes", _by_set(report.tests, _classes)),
-        ("confusion", "What is taken for what", _by_set(report.tests, _confusion)),
-        ("breakdown", "Length and certainty", _by_set(report.tests, _charts)),
+        ("classes", "Classes", page.by_set(names, map(_classes, scores))),
+        ("confusion", "What is taken for what", page.by_set(names, map(_confusion, scores))),
+        ("breakdown", "Length and certainty", page.by_set(names, map(_charts, scores))),
         ("mistakes", "Mistakes", _mistakes(report)),
-        ("training", "Training", training(report.curves, unit="nats per text")),
-        ("cleaning", "Cleaning", cleaning(report.cleaning, "texts")),
-        ("recipe", "Recipe", recipe(report.recipe_yaml)),
+        ("training", "Training", page.training(report.curves, "nats per text")),
+        ("cleaning", "Cleaning", page.cleaning(report.cleaning, "texts")),
+        ("recipe", "Recipe", page.recipe(report.recipe_yaml)),
     ]
     subtitle = f"classifier, {len(report.classes):,} classes"
-    html = page(report.title, subtitle, parts)
-    scores = [test.scores for test in report.tests]
-    lines = [f"# {report.title}, {subtitle}", "", markdown(score_rows(scores))]
-    lines += ["Percentages; in brackets 95% bootstrap intervals.", ""]
+    lines = [markdown(score_rows(scores)), "Percentages; in brackets 95% bootstrap intervals.", ""]
     for one in scores:
         lines += [f"## Classes of {one.name}", "", markdown(class_rows(one))]
         pairs = _pair_rows(one)
         if len(pairs) > 1:
             lines += [f"## Most confused in {one.name}", "", markdown(pairs)]
-    if report.facts:
-        lines += ["## Facts", "", markdown([("", ""), *report.facts])]
-    write_atomically(folder / "report.html", html.encode("utf-8", "replace"))
-    write_atomically(folder / "report.md", "\n".join(lines).encode("utf-8", "replace"))
-    write_atomically(folder / "scores.json", class_scores_json(scores))
+    contents = {
+        "report.html": page.html(report.title, subtitle, parts),
+        "report.md": page.brief(f"{report.title}, {subtitle}", lines, report.facts),
+        "scores.json": class_scores_json(scores),
+    }
+    page.write(folder, contents)
 
 
 def _verdict(report: ClassReport) -> Markup:
@@ -128,32 +126,20 @@ def _verdict(report: ClassReport) -> Markup:
             _tile(one.accuracy, "accuracy", "lead"),
             _tile(one.macro_accuracy, "macro accuracy, the mean over classes"),
             _tile(one.macro_f1, "macro F1"),
-            tile(f"{one.calibration_error:.1f}", "calibration error"),
+            page.tile(f"{one.calibration_error:.1f}", "calibration error"),
         ]
-        head = element("h2", one.name, element("span", f" {count(one.texts, 'text')}"))
-        cards.append(
-            element("article", head, element("dl", *tiles, class_="tiles"), class_="verdict card")
-        )
-    return join([*cards, facts(report.facts)])
+        cards.append(page.verdict(one.name, count(one.texts, "text"), tiles))
+    return join([*cards, page.facts(report.facts)])
 
 
 def _tile(value: Value, label: str, kind: str | None = None) -> Markup:
     spread = ["95% between {:.1f} and {:.1f}".format(*value.interval)] if value.interval else []
-    return tile(f"{value.score:.1f}", label, spread, kind)
-
-
-def _by_set(tests: Sequence[TestTexts], show: Callable[[ClassScores], Markup]) -> Markup:
-    """Show something of each test set, under its name where there are several."""
-    parts = []
-    for test in tests:
-        name = element("h3", f"Test set {test.scores.name}") if len(tests) > 1 else None
-        parts += [name, show(test.scores)]
-    return join(parts)
+    return page.tile(f"{value.score:.1f}", label, spread, kind)
 
 
 def _classes(one: ClassScores) -> Markup:
     rows = class_rows(one)
-    shown = element("div", table(rows), class_="wide", tabindex="0")
+    shown = page.wide(page.table(rows))
     if len(rows) <= 13:
         return shown
     return element("details", element("summary", f"All {len(rows) - 1} classes"), shown, open="")
@@ -178,11 +164,10 @@ def _confusion(one: ClassScores) -> Markup:
         np.array(one.confusion)[np.ix_(kept, kept)].tolist(),
     )
     pairs = _pair_rows(one)
-    shown = element("div", table(pairs), class_="wide", tabindex="0") if len(pairs) > 1 else None
-    return join([element("div", chart, class_="wide", tabindex="0"), shown])
+    return join([page.wide(chart), page.wide(page.table(pairs)) if len(pairs) > 1 else None])
 
 
-def _charts(one: ClassScores) -> Markup:
+def _charts(one: ClassScores) -> Markup | None:
     labels = [(row.label, f"{row.texts:,}") for row in one.lengths]
     lengths = plots.interval_chart(
         "Accuracy by length",
@@ -191,18 +176,7 @@ def _charts(one: ClassScores) -> Markup:
         {"accuracy": [row.accuracy for row in one.lengths]},
         from_zero=False,
     )
-    points = [(100 * bin.confidence, 100 * bin.accuracy) for bin in one.calibration]
-    calibration = plots.line_chart(
-        "Calibration",
-        "percent of texts right, by how sure the network was",
-        [
-            plots.Series("is right", points, dots=True),
-            plots.Series("ideal", [(0, 0), (100, 100)], "b"),
-        ],
-        from_zero=True,
-        x_name="% sure",
-    )
-    return element("div", lengths, calibration, class_="charts")
+    return page.charts([lengths, plots.calibration_chart(one.calibration, "texts")])
 
 
 def _mistakes(report: ClassReport) -> Markup | None:

@@ -3,26 +3,14 @@
 from __future__ import annotations
 
 import io
-from importlib.util import find_spec
 
 import numpy as np
 
-from mt.errors import MTError
 from mt.forecaster import Forecast
 from mt.series import Values
 
 _BEFORE = 5
 """Steps of the series that are shown, for each that is forecast."""
-
-
-def check_matplotlib() -> None:
-    """Tell before the work, and not after it, that no picture can be drawn.
-
-    Raises:
-        MTError: The package is not there.
-    """
-    if find_spec("matplotlib") is None:
-        raise MTError("--plot: the package matplotlib is not installed; pip install 'mt[forecast]'")
 
 
 def forecast_png(

@@ -8,13 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from mt.evaluation import page
 from mt.evaluation.card import card
 from mt.evaluation.forecasts import ForecastScores, RollingOrigin, forecast_scores_json
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.page import facts, page, recipe, table, tile, training
 from mt.evaluation.plots import STYLES, Series, line_chart
-from mt.evaluation.tables import markdown
-from mt.files import write_atomically
+from mt.evaluation.tables import count, markdown
 from mt.forecaster import Forecast
 from mt.series import Values
 
@@ -76,49 +75,47 @@ def write_forecast_report(folder: Path, report: ForecastReport) -> None:
     """
     found = report.found
     notes = [setting(found), *found.notes]
-    compared = [table(score_rows(found)), *(element("p", note) for note in notes)]
+    compared = [page.table(score_rows(found)), *(element("p", note) for note in notes)]
     parts = [
         ("verdict", None, _verdict(report)),
         ("methods", "Beside other methods", join(compared)),
         ("forecasts", "Forecasts", _forecasts(report)),
         ("series", "The series", _series(report)),
-        ("training", "Training", training(report.curves, unit="per value")),
-        ("recipe", "Recipe", recipe(report.recipe_yaml)),
+        ("training", "Training", page.training(report.curves, "per value")),
+        ("recipe", "Recipe", page.recipe(report.recipe_yaml)),
     ]
     subtitle = f"forecaster of {', '.join(report.columns)}"
-    html = page(report.title, subtitle, parts)
-    lines = [f"# {report.title}, {subtitle}", "", markdown(score_rows(found))]
-    lines += [*(f"{note}\n" for note in notes)]
-    if report.facts:
-        lines += ["## Facts", "", markdown([("", ""), *report.facts])]
-    write_atomically(folder / "report.html", html.encode("utf-8", "replace"))
-    write_atomically(folder / "report.md", "\n".join(lines).encode("utf-8", "replace"))
-    write_atomically(folder / "scores.json", forecast_scores_json(found))
+    lines = [markdown(score_rows(found)), *(f"{note}\n" for note in notes)]
+    contents = {
+        "report.html": page.html(report.title, subtitle, parts),
+        "report.md": page.brief(f"{report.title}, {subtitle}", lines, report.facts),
+        "scores.json": forecast_scores_json(found),
+    }
+    page.write(folder, contents)
 
 
 def _verdict(report: ForecastReport) -> Markup:
     cards = []
     for one in _of_first_method(report.found):
         tiles = [
-            tile(f"{one.mase:.3f}", f"MASE, 1 to {report.found.horizon} steps ahead", (), "lead"),
-            tile(f"{one.mae:.4g}", "mean absolute error"),
-            tile(
+            page.tile(
+                f"{one.mase:.3f}", f"MASE, 1 to {report.found.horizon} steps ahead", (), "lead"
+            ),
+            page.tile(f"{one.mae:.4g}", "mean absolute error"),
+            page.tile(
                 f"{100 * (one.coverage or 0):.1f}%",
                 f"of values within the {100 * report.found.interval:g}% interval",
             ),
         ]
-        head = element("h2", one.column, element("span", f" {report.found.origins:,} origins"))
-        cards.append(
-            element("article", head, element("dl", *tiles, class_="tiles"), class_="verdict card")
-        )
-    return join([*cards, facts(report.facts)])
+        cards.append(page.verdict(one.column, count(report.found.origins, "origin"), tiles))
+    return join([*cards, page.facts(report.facts)])
 
 
 def _of_first_method(found: RollingOrigin) -> list[ForecastScores]:
     return [one for one in found.methods if one.method == found.methods[0].method]
 
 
-def _forecasts(report: ForecastReport) -> Markup:
+def _forecasts(report: ForecastReport) -> Markup | None:
     figures = []
     horizon = report.found.horizon
     for number, name in enumerate(report.columns):
@@ -159,10 +156,10 @@ def _forecasts(report: ForecastReport) -> Markup:
                     log=False,
                 )
             )
-    return element("div", *figures, class_="charts")
+    return page.charts(figures)
 
 
-def _series(report: ForecastReport) -> Markup:
+def _series(report: ForecastReport) -> Markup | None:
     figures = []
     for number, name in enumerate(report.columns):
         column = report.values[:, number]
@@ -175,7 +172,7 @@ def _series(report: ForecastReport) -> Markup:
             if (points := _points(column[first:end], first))
         ]
         figures.append(line_chart(name, "as it is", lines, x_name="steps", log=False))
-    return element("div", *figures, class_="charts")
+    return page.charts(figures)
 
 
 def _points(values: Values, first: int) -> list[tuple[float, float]]:

@@ -11,7 +11,6 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -257,19 +256,6 @@ def _fit_smoothing(history: Column, period: int) -> _Smoothing:
         season=best.season[-period:].tolist() if model.seasonal else [0.0],
         name=f"ETS(A,{trend_name},{'A' if model.seasonal else 'N'})",
     )
-
-
-def check_statsmodels() -> None:
-    """Tell before the work, and not after it, that exponential smoothing cannot be had.
-
-    Raises:
-        MTError: The package is not there.
-    """
-    if find_spec("statsmodels") is None:
-        raise MTError(
-            "evaluation.exponential_smoothing: the package statsmodels is not installed; "
-            "pip install 'mt[forecast]', or set it to false"
-        )
 
 
 def forecast_scores_json(found: RollingOrigin) -> str:

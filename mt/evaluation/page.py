@@ -7,7 +7,7 @@ It opens from disk, offline, on paper, in light and dark. All text from data is 
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 from importlib.resources import files
 from pathlib import Path
@@ -15,9 +15,11 @@ from string import Template
 
 from mt.evaluation import plots
 from mt.evaluation.markup import Markup, element, join
+from mt.evaluation.tables import markdown
+from mt.files import write_atomically
 
 
-def page(title: str, subtitle: str, parts: Sequence[tuple[str, str | None, Markup | None]]) -> str:
+def html(title: str, subtitle: str, parts: Sequence[tuple[str, str | None, Markup | None]]) -> str:
     """Lay a report out as a page of its own.
 
     Args:
@@ -46,6 +48,22 @@ def page(title: str, subtitle: str, parts: Sequence[tuple[str, str | None, Marku
     )
 
 
+def brief(title: str, lines: Sequence[str], rows: Sequence[tuple[str, str]] = ()) -> str:
+    """Say a report in Markdown: a headline, lines, and facts by their labels, if there are any."""
+    told = ["## Facts", "", markdown([("", ""), *rows])] if rows else []
+    return "\n".join([f"# {title}", "", *lines, *told])
+
+
+def write(folder: Path, contents: Mapping[str, str]) -> None:
+    """Write the files of a report by their names, each whole or not at all.
+
+    Raises `MTError` where they cannot be written.
+    """
+    for name, text in contents.items():
+        # A lone surrogate has no UTF-8 form; one must not cost the whole report.
+        write_atomically(folder / name, text.encode("utf-8", "replace"))
+
+
 def _asset(name: str) -> str:
     return files("mt.evaluation").joinpath(name).read_text("utf-8")
 
@@ -58,10 +76,37 @@ def facts(rows: Sequence[tuple[str, str]]) -> Markup | None:
     return element("dl", *shown, class_="facts")
 
 
+def verdict(name: str, counted: str, tiles: Sequence[Markup], *more: Markup | None) -> Markup:
+    """Show what matters most of a test set: its name, its size, figures (see `tile`), and more."""
+    head = element("h2", name, element("span", f" {counted}"))
+    figures = element("dl", *tiles, class_="tiles")
+    return element("article", head, figures, *more, class_="verdict card")
+
+
 def tile(value: str, label: str, details: Sequence[str] = (), kind: str | None = None) -> Markup:
     """Show a figure large, with what it is below."""
     lines = (element("span", detail) for detail in details)
     return element("div", element("dt", label, *lines), element("dd", value), class_=kind)
+
+
+def by_set(names: Sequence[str], contents: Iterable[Markup | None]) -> Markup | None:
+    """Show what there is of each test set, under its name where there are several."""
+    parts = []
+    for name, content in zip(names, contents, strict=True):
+        if content is not None:
+            parts += [element("h3", f"Test set {name}") if len(names) > 1 else None, content]
+    return join(parts) if parts else None
+
+
+def charts(figures: Sequence[Markup]) -> Markup | None:
+    """Show figures side by side."""
+    kind = "charts" if len(figures) > 1 else "charts one"
+    return element("div", *figures, class_=kind) if figures else None
+
+
+def wide(content: Markup, kind: str = "") -> Markup:
+    """Let what may be wider than the page scroll by itself, from the keyboard too."""
+    return element("div", content, class_=f"wide {kind}".rstrip(), tabindex="0")
 
 
 def table(rows: Sequence[Sequence[str]]) -> Markup:
@@ -85,11 +130,12 @@ def table(rows: Sequence[Sequence[str]]) -> Markup:
 
 
 def training(
-    metrics: Path | None, flow: Sequence[tuple[int, float]] | None = None, **curves: str
+    metrics: Path | None,
+    unit: str = "nats per token",
+    flow: Sequence[tuple[int, float]] | None = None,
 ) -> Markup | None:
-    """Show the curves of a run's `metrics.csv` (see `plots.training_curves`), and its gradient
-    flow."""
-    figures = plots.training_curves(metrics, **curves) if metrics is not None else []
+    """Show the curves of a run's `metrics.csv`, its loss in `unit`, and its gradient flow."""
+    figures = plots.training_curves(metrics, unit) if metrics is not None else []
     points = [(float(distance), norm) for distance, norm in flow or () if norm > 0]
     if points:
         figures.append(
@@ -101,7 +147,7 @@ def training(
                 log=True,
             )
         )
-    return element("div", *figures, class_="charts") if figures else None
+    return charts(figures)
 
 
 def cleaning(rules: Sequence[tuple[str, int]] | None, what: str) -> Markup | None:

@@ -12,10 +12,13 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, median
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mt.evaluation.markup import Markup, element
 from mt.evaluation.tables import Value
+
+if TYPE_CHECKING:
+    from mt.evaluation.behaviour import Bin
 
 WIDTH, HEIGHT = 440, 230
 """Size of a picture in SVG units; the page stretches it."""
@@ -176,33 +179,53 @@ def line_chart(
     return _figure(title, note, summary, parts)
 
 
-def point_chart(title: str, unit: str, lines: Sequence[Series], *, x_name: str) -> Markup:
-    """Return a `<figure>` of points, joined where they belong together, with the last value of
-    each at the side; the x axis is logarithmic: every x is above zero."""
-    ys = [y for line in lines for _, y in line.points]
+def point_chart(
+    title: str, unit: str, lines: Sequence[Series], *, x_name: str, log: bool = False
+) -> Markup:
+    """Return a `<figure>` of points; those of a line with a name are joined, with the last value at
+    its end. With `log` the x axis is logarithmic: every x is above zero."""
     xs = [x for line in lines for x, _ in line.points]
-    x_ticks = _round_numbers(min(xs), max(xs))
+    ys = [y for line in lines for _, y in line.points]
+    named = [line for line in lines if line.name]
+    curve: Callable[[float], float] = math.log if log else float
+    x_ticks = _round_numbers(min(xs), max(xs)) if log else _ticks(min(xs), max(xs))
     y_ticks = _ticks(min(ys), max(ys))
-    right = WIDTH - _RIGHT
-    linear = _scale(math.log(x_ticks[0]), math.log(x_ticks[-1]), _LEFT, right)
+    right = WIDTH - (_RIGHT if named else 16)
+    low, high = min(x_ticks[0], *xs), max(x_ticks[-1], *xs)
+    linear = _scale(curve(low), curve(high), _LEFT + 8, right)
     y_of = _scale(y_ticks[0], max(y_ticks[-1], *ys), HEIGHT - _BOTTOM, _TOP)
 
     def x_of(x: float) -> float:
-        return linear(math.log(x))
+        return linear(curve(x))
 
     parts = _axes(x_ticks, y_ticks, x_of, y_of, right, "")
     parts.append(element("text", x_name, x=f"{right:.1f}", y=str(HEIGHT - 1), text_anchor="end"))
-    for line in lines:
+    for line in named:
         path = _path(line.points, x_of, y_of)
         parts.append(element("path", d=path, class_=f"plot-line plot-{line.style}"))
+    for line in lines:
         kind = f"plot-dot plot-{line.style}"
         parts += [_dot(x, y, x_of, y_of, kind, x_name) for x, y in line.points]
-    parts += _end_labels([(y_of(line.points[-1][1]), line.points[-1][1], line) for line in lines])
+    parts += _end_labels([(y_of(line.points[-1][1]), line.points[-1][1], line) for line in named])
+    best = [max(line.points, key=lambda point: point[1]) for line in lines]
     summary = f"{title}: " + "; ".join(
-        f"{line.name} " + ", ".join(f"{y:.1f} at {_short(x)}" for x, y in line.points)
-        for line in lines
+        f"{line.name} {len(line.points)} points, the highest {_short(y)} at {_short(x)}".strip()
+        for line, (x, y) in zip(lines, best, strict=True)
     )
     return _figure(title, unit, summary, parts)
+
+
+def calibration_chart(bins: Sequence[Bin], what: str) -> Markup:
+    """Return a `<figure>` of how often one is right, by how sure one was, of `what`: tokens, …"""
+    points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
+    ideal = Series("ideal", [(0, 0), (100, 100)], "b")
+    return line_chart(
+        "Calibration",
+        f"percent of {what} right, by how sure the network was",
+        [Series("is right", points, dots=True), ideal],
+        from_zero=True,
+        x_name="% sure",
+    )
 
 
 def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
@@ -245,30 +268,6 @@ def histogram(title: str, values: Sequence[float], *, bins: int = 20) -> Markup:
     )
     summary = f"{title}: median {middle:.0f}, mean {fmean(values):.0f}, {len(values):,} sentences"
     return _figure(title, "sentences in each step of 5 points", summary, parts)
-
-
-def scatter_chart(
-    title: str, unit: str, points: Sequence[tuple[float, float]], *, x_name: str, log: bool = False
-) -> Markup:
-    """Return a `<figure>` of points by themselves; with `log` every x is above zero."""
-    xs, ys = [x for x, _ in points], [y for _, y in points]
-    curve: Callable[[float], float] = math.log if log else float
-    x_ticks = _round_numbers(min(xs), max(xs)) if log else _ticks(min(xs), max(xs))
-    y_ticks = _ticks(min(ys), max(ys))
-    right = WIDTH - 16
-    low, high = min(x_ticks[0], min(xs)), max(x_ticks[-1], max(xs))
-    linear = _scale(curve(low), curve(high), _LEFT + 8, right)
-    y_of = _scale(min(y_ticks[0], *ys), max(y_ticks[-1], *ys), HEIGHT - _BOTTOM, _TOP)
-
-    def x_of(x: float) -> float:
-        return linear(curve(x))
-
-    parts = _axes(x_ticks, y_ticks, x_of, y_of, right, "")
-    parts.append(element("text", x_name, x=f"{right:.1f}", y=str(HEIGHT - 1), text_anchor="end"))
-    parts += [_dot(x, y, x_of, y_of, "plot-dot plot-a", x_name) for x, y in points]
-    x, y = max(points, key=lambda point: point[1])
-    summary = f"{title}: {len(points)} points; the highest {_short(y)} at {_short(x)}"
-    return _figure(title, unit, summary, parts)
 
 
 def interval_chart(

@@ -7,16 +7,15 @@ content security policy lets no other script run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, NamedTuple
 
-from mt.evaluation import plots
+from mt.evaluation import page, plots
 from mt.evaluation.examples import Example, legend, show
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.page import cleaning, facts, page, recipe, table, tile, training
 from mt.evaluation.scores import (
     Score,
     SetScores,
@@ -34,7 +33,6 @@ from mt.evaluation.tables import (
     p_value,
     score_rows,
 )
-from mt.files import write_atomically
 
 if TYPE_CHECKING:
     from mt.evaluation.analysis import Analysis, Breakdown
@@ -86,11 +84,13 @@ def write_report(folder: Path, data: ReportData) -> None:
 
     Raises MTError where they cannot be written.
     """
-    # A lone surrogate has no UTF-8 form; one must not cost the whole report.
-    write_atomically(folder / "report.html", report_html(data).encode("utf-8", "replace"))
-    write_atomically(folder / "report.md", report_markdown(data).encode("utf-8", "replace"))
-    write_atomically(folder / "scores.json", scores_json([one.scores for one in data.sets]))
-    write_atomically(folder / "sentences.tsv", sentences_tsv(data.sets).encode("utf-8", "replace"))
+    contents = {
+        "report.html": report_html(data),
+        "report.md": report_markdown(data),
+        "scores.json": scores_json([one.scores for one in data.sets]),
+        "sentences.tsv": sentences_tsv(data.sets),
+    }
+    page.write(folder, contents)
 
 
 def sentences_tsv(sets: Sequence[TestSet]) -> str:
@@ -111,7 +111,7 @@ def sentences_tsv(sets: Sequence[TestSet]) -> str:
 
 def report_markdown(data: ReportData) -> str:
     """Return the text of `report.md`: scores, what was measured, facts."""
-    parts = [f"# {data.title}, {data.languages[0]} to {data.languages[1]}", ""]
+    parts = []
     for test in data.sets:
         one = test.scores
         parts += [
@@ -133,23 +133,22 @@ def report_markdown(data: ReportData) -> str:
             if beams:
                 head = ("beam size", METRIC_NAMES[one.scores[0].metric], "sentences a second")
                 parts.append(markdown([head, *beams]))
-    if data.facts:
-        parts += ["## Facts", "", markdown([("", ""), *data.facts])]
-    return "\n".join(parts)
+    return page.brief(f"{data.title}, {' to '.join(data.languages)}", parts, data.facts)
 
 
 def report_html(data: ReportData) -> str:
     """Return the text of the page."""
+    names = [test.scores.name for test in data.sets]
     parts = [
         ("verdict", None, _verdict(data)),
-        ("training", "Training", training(data.curves, data.gradient_flow)),
-        ("cleaning", "Cleaning", cleaning(data.cleaning, "pairs")),
-        ("breakdown", "Breakdown", _by_set(data.sets, _breakdown)),
-        ("behaviour", "Behaviour of the network", _by_set(data.sets, _behaviour)),
+        ("training", "Training", page.training(data.curves, flow=data.gradient_flow)),
+        ("cleaning", "Cleaning", page.cleaning(data.cleaning, "pairs")),
+        ("breakdown", "Breakdown", page.by_set(names, map(_breakdown, data.sets))),
+        ("behaviour", "Behaviour of the network", page.by_set(names, map(_behaviour, data.sets))),
         ("examples", "Examples", _examples(data)),
-        ("recipe", "Recipe", recipe(data.recipe_yaml)),
+        ("recipe", "Recipe", page.recipe(data.recipe_yaml)),
     ]
-    return page(data.title, f"{data.languages[0]} → {data.languages[1]}", parts)
+    return page.html(data.title, f"{data.languages[0]} → {data.languages[1]}", parts)
 
 
 # -- The first screen ------------------------------------------------------------------------------
@@ -163,11 +162,13 @@ def _verdict(data: ReportData) -> Markup:
         if total:
             # Never round up to a perfect score.
             share = f"{int(kept / total * 1000) / 10:g}%"
-            tiles.append(tile(share, f"placeholders kept: {kept:,} of {count(total, 'sentence')}"))
+            tiles.append(
+                page.tile(share, f"placeholders kept: {kept:,} of {count(total, 'sentence')}")
+            )
         if number == 0 and data.translations_per_second is not None:
             speed = data.translations_per_second
             tiles.append(
-                tile(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}", "sentences a second")
+                page.tile(f"{speed:,.0f}" if speed >= 10 else f"{speed:.1f}", "sentences a second")
             )
         signatures = [
             join(
@@ -178,20 +179,15 @@ def _verdict(data: ReportData) -> Markup:
             )
             for score in one.scores.scores
         ]
-        sentences = f" {count(one.scores.sentences, 'sentence')}"
         warning = caveat(one.scores)
-        cards.append(
-            element(
-                "article",
-                element("h2", one.scores.name, element("span", sentences)),
-                element("dl", *tiles, class_="tiles"),
-                _comparison(one.scores),
-                element("p", warning, class_="note") if warning else None,
-                element("dl", *signatures, class_="signatures"),
-                class_="verdict card",
-            )
-        )
-    return join([*cards, facts(data.facts)])
+        more = [
+            _comparison(one.scores),
+            element("p", warning, class_="note") if warning else None,
+            element("dl", *signatures, class_="signatures"),
+        ]
+        counted = count(one.scores.sentences, "sentence")
+        cards.append(page.verdict(one.scores.name, counted, tiles, *more))
+    return join([*cards, page.facts(data.facts)])
 
 
 def _comparison(one: SetScores) -> Markup | None:
@@ -215,7 +211,7 @@ def _comparison(one: SetScores) -> Markup | None:
                 class_="difference",
             )
         )
-    shown = element("div", table(score_rows([one], "\n")), class_="wide scores", tabindex="0")
+    shown = page.wide(page.table(score_rows([one], "\n")), "scores")
     return join([*sentences, shown, element("p", note(one), class_="note")])
 
 
@@ -228,7 +224,7 @@ def _score_tile(score: Score) -> Markup:
         details.append(f"± {stdev(score.runs):.1f} over {len(score.runs)} training runs")
     if score.interval is not None:
         details.append("95% between {:.1f} and {:.1f}".format(*score.interval))
-    return tile(f"{score.score:.1f}", name, details, "lead")
+    return page.tile(f"{score.score:.1f}", name, details, "lead")
 
 
 def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
@@ -240,22 +236,11 @@ def _fidelity(examples: Sequence[Example]) -> tuple[int, int]:
 # -- Breakdown -------------------------------------------------------------------------------------
 
 
-def _by_set(sets: Sequence[TestSet], show: Callable[[TestSet], Markup | None]) -> Markup | None:
-    """Show something of each test set that has it, under its name where there are several."""
-    parts = []
-    for test in sets:
-        shown = show(test)
-        if shown is not None:
-            named = len(sets) > 1
-            parts += [element("h3", f"Test set {test.scores.name}") if named else None, shown]
-    return join(parts) if parts else None
-
-
 def _breakdown(test: TestSet) -> Markup | None:
     if test.analysis is None:
         return None
     names = [test.scores.system, *(other.name for other in test.scores.others)]
-    charts = [_bucket_chart(one, names) for one in test.analysis.breakdowns if one.buckets]
+    figures = [_bucket_chart(one, names) for one in test.analysis.breakdowns if one.buckets]
     *_, checks = _analysis_rows(test.scores, test.analysis)
     legend = [
         element("span", name, class_=f"key key-{style}")
@@ -264,8 +249,8 @@ def _breakdown(test: TestSet) -> Markup | None:
     return join(
         [
             element("p", *legend) if len(names) > 1 else None,
-            element("div", *charts, class_="charts"),
-            element("div", table(checks), class_="wide checks", tabindex="0"),
+            page.charts(figures),
+            page.wide(page.table(checks), "checks"),
         ]
     )
 
@@ -283,29 +268,11 @@ def _bucket_chart(one: Breakdown, names: Sequence[str]) -> Markup:
 def _behaviour(test: TestSet) -> Markup | None:
     if test.behaviour is None:
         return None
-    bins = test.behaviour.calibration
-    points = [(100 * one.confidence, 100 * one.accuracy) for one in bins]
-    charts = [
-        plots.line_chart(
-            "Calibration",
-            "percent of tokens right, by how sure the network was",
-            [
-                plots.Series("is right", points, dots=True),
-                plots.Series("ideal", [(0, 0), (100, 100)], "b"),
-            ],
-            from_zero=True,
-            x_name="% sure",
-        )
-    ]
+    figures = [plots.calibration_chart(test.behaviour.calibration, "tokens")]
     if test.behaviour.beams:
-        charts.append(_beam_chart(test.behaviour.beams))
-    observed = table([("Observed", ""), *test.behaviour.facts])
-    return join(
-        [
-            element("div", *charts, class_="charts" if len(charts) > 1 else "charts one"),
-            element("div", observed, class_="wide checks", tabindex="0"),
-        ]
-    )
+        figures.append(_beam_chart(test.behaviour.beams))
+    observed = page.table([("Observed", ""), *test.behaviour.facts])
+    return join([page.charts(figures), page.wide(observed, "checks")])
 
 
 def _beam_chart(beams: Sequence[BeamPoint]) -> Markup:

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mt.errors import MTError
 from mt.placeholders import PLACEHOLDER
@@ -28,6 +29,12 @@ RESAMPLES, TRIALS = 1000, 10_000
 MAX_RESAMPLED = 10_000
 """Sentences of the largest test set that gets intervals and p-values: memory grows with resamples x
 sentences, and a larger set hardly needs them."""
+
+
+def bootstrap_interval(drawn: Sequence[float] | NDArray[np.float64]) -> tuple[float, float]:
+    """Return the ends that 95% of a bootstrap's values lie between."""
+    low, high = np.quantile(drawn, (0.025, 0.975))
+    return float(low), float(high)
 
 
 class Score(NamedTuple):

@@ -8,11 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.page import page, recipe, table
-from mt.evaluation.plots import Series, line_chart, scatter_chart
+from mt.evaluation import page
+from mt.evaluation.markup import Markup
+from mt.evaluation.plots import Series, line_chart, point_chart
 from mt.evaluation.tables import markdown
-from mt.files import write_atomically
 
 
 class Trial(NamedTuple):
@@ -75,15 +74,18 @@ def write_sweep_report(folder: Path, title: str, trials: Sequence[Trial], best: 
     rows = trial_rows(trials)
     parts = [
         ("search", None, _charts(trials, names)),
-        ("trials", "Trials", element("div", table(rows), class_="wide", tabindex="0")),
-        ("recipe", "The best recipe", recipe(best)),
+        ("trials", "Trials", page.wide(page.table(rows))),
+        ("recipe", "The best recipe", page.recipe(best)),
     ]
-    write_atomically(folder / "trials.csv", text.getvalue())
-    write_atomically(folder / "report.md", f"# {title}\n\n{markdown(rows)}")
-    write_atomically(folder / "report.html", page(title, "search for options", parts).encode())
+    contents = {
+        "trials.csv": text.getvalue(),
+        "report.md": page.brief(title, [markdown(rows)]),
+        "report.html": page.html(title, "search for options", parts),
+    }
+    page.write(folder, contents)
 
 
-def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup:
+def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup | None:
     complete = [(t, t.score) for t in trials if t.state == "complete" and t.score is not None]
     best, points = -float("inf"), []
     for trial, score in complete:
@@ -99,13 +101,17 @@ def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup:
         if len(numbers) == len(values) and len({x for x, _ in numbers}) > 1:
             xs = [x for x, _ in numbers]
             wide = min(xs) > 0 and max(xs) > 20 * min(xs)
-            figures.append(scatter_chart(name, "score by value", numbers, x_name="", log=wide))
+            figures.append(
+                point_chart(name, "score by value", [Series("", numbers)], x_name="", log=wide)
+            )
         elif len({str(v) for v, _ in values}) > 1:
             kinds = sorted({str(v) for v, _ in values})
             places = [(float(kinds.index(str(v)) + 1), s) for v, s in values]
             note = ", ".join(f"{place} {kind}" for place, kind in enumerate(kinds, 1))
-            figures.append(scatter_chart(name, f"score by value: {note}", places, x_name=""))
-    return join([element("div", *figures, class_="charts")] if figures else [])
+            figures.append(
+                point_chart(name, f"score by value: {note}", [Series("", places)], x_name="")
+            )
+    return page.charts(figures)
 
 
 def _is_number(value: object) -> bool:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from mt.errors import MTError
 from mt.evaluation.tables import count
-from mt.lines import line_counts_differ, read_lines, read_parallel
+from mt.lines import ending, line_counts_differ, read_lines, read_parallel
 from mt.parallel import CHUNK, Engine, Job
 
 _log = logging.getLogger("mt")
@@ -219,7 +219,7 @@ def find_languages(
             raise MTError(
                 f"{path} translates to {languages[1]}, not to {target}; compare like with like"
             )
-    endings = [path.suffix.removeprefix(".") for path in (test.source, test.references[0])]
+    endings = map(ending, (test.source, test.references[0]))
     codes = [end if re.fullmatch("[a-z]{2}([-_][A-Za-z]+)?", end) else None for end in endings]
     target = target or codes[1]
     if target is None:

@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass
 
 import numpy as np
 
-RESAMPLES = 1000
-"""Bootstrap samples of an interval."""
+from mt.evaluation.scores import RESAMPLES, bootstrap_interval
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,9 @@ def score_text(
     interval = None
     if len(lines) > 1:
         random = np.random.default_rng(seed)
-        found = np.empty(RESAMPLES)
-        for number in range(RESAMPLES):
-            chosen = random.integers(len(lines), size=len(lines))
-            found[number] = -logs[chosen].sum() / tokens[chosen].sum()
-        low, high = np.exp(np.quantile(found, (0.025, 0.975)))
-        interval = float(low), float(high)
+        drawn = (random.integers(len(lines), size=len(lines)) for _ in range(RESAMPLES))
+        low, high = bootstrap_interval([-logs[one].sum() / tokens[one].sum() for one in drawn])
+        interval = math.exp(low), math.exp(high)
     return TextScores(
         name,
         len(lines),

@@ -6,12 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from mt.evaluation import page
 from mt.evaluation.card import card
 from mt.evaluation.markup import Markup, element, join
-from mt.evaluation.page import cleaning, facts, page, recipe, tile, training
-from mt.evaluation.tables import markdown
+from mt.evaluation.tables import count, markdown
 from mt.evaluation.text import TextScores, text_scores_json
-from mt.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -60,19 +59,19 @@ def write_text_report(folder: Path, report: TextReport) -> None:
     """
     parts = [
         ("verdict", None, _verdict(report)),
-        ("training", "Training", training(report.curves)),
-        ("cleaning", "Cleaning", cleaning(report.cleaning, "lines")),
+        ("training", "Training", page.training(report.curves)),
+        ("cleaning", "Cleaning", page.cleaning(report.cleaning, "lines")),
         ("samples", "What it writes", _samples(report.samples)),
-        ("recipe", "Recipe", recipe(report.recipe_yaml)),
+        ("recipe", "Recipe", page.recipe(report.recipe_yaml)),
     ]
-    html = page(report.title, f"language model, {report.language}", parts)
-    lines = [f"# {report.title}, language model, {report.language}", ""]
-    lines += [markdown(score_rows(report.scores)), ""]
-    if report.facts:
-        lines += ["## Facts", "", markdown([("", ""), *report.facts])]
-    write_atomically(folder / "report.html", html.encode("utf-8", "replace"))
-    write_atomically(folder / "report.md", "\n".join(lines).encode("utf-8", "replace"))
-    write_atomically(folder / "scores.json", text_scores_json(report.scores))
+    subtitle = f"language model, {report.language}"
+    lines = [markdown(score_rows(report.scores)), ""]
+    contents = {
+        "report.html": page.html(report.title, subtitle, parts),
+        "report.md": page.brief(f"{report.title}, {subtitle}", lines, report.facts),
+        "scores.json": text_scores_json(report.scores),
+    }
+    page.write(folder, contents)
 
 
 def _verdict(report: TextReport) -> Markup:
@@ -80,16 +79,12 @@ def _verdict(report: TextReport) -> Markup:
     for one in report.scores:
         spread = ["95% between {:.2f} and {:.2f}".format(*one.interval)] if one.interval else []
         tiles = [
-            tile(f"{one.perplexity:.2f}", "perplexity of a token", spread, "lead"),
-            tile(f"{one.bits_per_character:.3f}", "bits a character"),
-            tile(f"{one.tokens:,}", "tokens"),
+            page.tile(f"{one.perplexity:.2f}", "perplexity of a token", spread, "lead"),
+            page.tile(f"{one.bits_per_character:.3f}", "bits a character"),
+            page.tile(f"{one.tokens:,}", "tokens"),
         ]
-        counted = f" {one.lines:,} line{'s' * (one.lines != 1)}"
-        head = element("h2", one.name, element("span", counted))
-        cards.append(
-            element("article", head, element("dl", *tiles, class_="tiles"), class_="verdict card")
-        )
-    return join([*cards, facts(report.facts)])
+        cards.append(page.verdict(one.name, count(one.lines, "line"), tiles))
+    return join([*cards, page.facts(report.facts)])
 
 
 def _samples(samples: Sequence[str]) -> Markup | None:

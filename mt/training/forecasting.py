@@ -13,10 +13,10 @@ from torch import Tensor
 from mt.batches import Ints, share
 from mt.bundle.forecaster import ForecasterBundle, load_forecaster, save_forecaster
 from mt.corpus.series import SplitSeries, load_series
+from mt.errors import require
 from mt.evaluation.forecast_report import ForecastReport, forecast_card, write_forecast_report
 from mt.evaluation.forecasts import (
     RollingOrigin,
-    check_statsmodels,
     exponential_smoothing,
     following,
     mase_scale,
@@ -192,7 +192,8 @@ def train_forecaster(run: Run[ForecastingRecipe]) -> None:
     recipe, folder = run.recipe, run.folder
     nothing_left_to_choose(recipe)
     if recipe.evaluation.exponential_smoothing:
-        check_statsmodels()
+        off = ", or set it to false"
+        require("evaluation.exponential_smoothing", "forecast", "statsmodels", otherwise=off)
     split = load_series(recipe)
     options, columns, values = recipe.series, split.series.columns, split.series.values
     _log.info("series     %s", split.origin)

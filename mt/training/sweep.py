@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from mt.errors import MTError
+from mt.errors import MTError, require
 from mt.evaluation.sweep_report import Trial, write_sweep_report
 from mt.files import check_folder, write_atomically
 from mt.lines import duration
@@ -43,10 +43,9 @@ def sweep(options: SweepOptions) -> None:
     Raises:
         MTError: A mistake in a file or an option, or Optuna is missing.
     """
-    try:
-        import optuna
-    except ImportError:
-        raise MTError("`mt sweep` needs Optuna; pip install 'mt[sweep]'") from None
+    require("mt sweep", "sweep", "optuna")
+    import optuna
+
     spec, output = options.spec, options.output
     space = {name: _distribution(name, values, spec) for name, values in spec.space.items()}
     for first in _corners(space):  # a mistake is told before anything is trained

@@ -79,7 +79,7 @@ def test_mistakes_are_told(
     with pytest.raises(MTError, match="the onnx engine computes on the CPU"):
         Translator.load(exported, "cuda", "onnx")
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    missing = r"onnxruntime is not installed; run `pip install 'mt\[onnx\]'`"
+    missing = r"onnxruntime is not installed; pip install 'mt\[onnx\]'"
     with pytest.raises(MTError, match=missing):
         Translator.load(exported, "cpu", "onnx")
     with pytest.raises(MTError, match=missing):

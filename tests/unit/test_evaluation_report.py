@@ -415,7 +415,7 @@ def test_a_histogram_counts_every_value(values: list[float]) -> None:
 def test_points_stand_in_proportion_to_their_logarithms(xs: tuple[float, float]) -> None:
     middle = (xs[0] * xs[1]) ** 0.5
     line = plots.Series("one", [(x, 5.0) for x in (xs[0], middle, xs[1])])
-    figure = str(plots.point_chart("t", "u", [line], x_name="words"))
+    figure = str(plots.point_chart("t", "u", [line], x_name="words", log=True))
     left, between, right = (float(x) for x in re.findall(r'cx="([\d.]+)"', figure))
     assert between == pytest.approx((left + right) / 2, abs=0.2)
     assert 0 <= left <= right <= plots.WIDTH

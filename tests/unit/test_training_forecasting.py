@@ -195,6 +195,6 @@ def test_statsmodels_ships_series(name: Any, steps: int, missing: int, first: An
 
 
 def test_statsmodels_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "statsmodels.datasets", None)
+    monkeypatch.setitem(sys.modules, "statsmodels", None)
     with pytest.raises(MTError, match=r"statsmodels is not installed; pip install 'mt\[forecast\]"):
         load_series(ForecastingRecipe(series=SeriesOptions(statsmodels="co2")))
