@@ -213,7 +213,7 @@ def _length_rows(
             continue
         drawn = random.binomial(len(mine), mine.mean(), RESAMPLES) / len(mine)
         interval = bootstrap_interval(100 * drawn) if len(mine) > 1 else None
-        label = f"{low}–{high - 1}" if high else f"from {low:,}"
+        label = f"{low}–{high - 1}" if high else f"{low:,}+"
         rows.append(LengthRow(label, len(mine), Value(100 * float(mine.mean()), interval)))
     return rows
 

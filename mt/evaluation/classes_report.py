@@ -78,7 +78,7 @@ def score_rows(scores: Sequence[ClassScores]) -> list[list[str]]:
 
 def class_rows(one: ClassScores) -> list[list[str]]:
     """Table the classes of a test set, those with the lowest F1 first."""
-    rows = [["class", "texts", "taken for it", "precision", "recall", "F1"]]
+    rows = [["class", "texts", "taken for it", "precision, %", "recall, %", "F1, %"]]
     for row in sorted(one.classes, key=lambda row: row.f1):
         if row.texts or row.predicted:
             shares = (f"{100 * value:.1f}" for value in (row.precision, row.recall, row.f1))
@@ -126,7 +126,7 @@ def _verdict(report: ClassReport) -> Markup:
             _tile(one.accuracy, "accuracy", "lead"),
             _tile(one.macro_accuracy, "macro accuracy, the mean over classes"),
             _tile(one.macro_f1, "macro F1"),
-            page.tile(f"{one.calibration_error:.1f}", "calibration error"),
+            page.tile(f"{one.calibration_error:.1f}%", "calibration error"),
         ]
         cards.append(page.verdict(one.name, count(one.texts, "text"), tiles))
     return join([*cards, page.facts(report.facts)])
@@ -134,7 +134,7 @@ def _verdict(report: ClassReport) -> Markup:
 
 def _tile(value: Value, label: str, kind: str | None = None) -> Markup:
     spread = ["95% between {:.1f} and {:.1f}".format(*value.interval)] if value.interval else []
-    return page.tile(f"{value.score:.1f}", label, spread, kind)
+    return page.tile(f"{value.score:.1f}%", label, spread, kind)
 
 
 def _classes(one: ClassScores) -> Markup:
@@ -194,11 +194,11 @@ def _mistakes(report: ClassReport) -> Markup | None:
         order = np.argsort(-test.logs[place], kind="stable")[:_TOP]
         told = ", ".join(f"{names[n]} {100 * np.exp(test.logs[place, n]):.1f}%" for n in order)
         own = float(np.exp(test.logs[place, test.labels[place]]))
-        text = test.texts[place]
+        text, name = test.texts[place], element("b", names[test.labels[place]])
         shown.append(
             element(
                 "article",
-                element("p", "is ", element("b", names[test.labels[place]]), f", {100 * own:.1f}%"),
+                element("p", "is ", name, f", which it gave {100 * own:.1f}%"),
                 element(
                     "dl",
                     element("dt", "text"),

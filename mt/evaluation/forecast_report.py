@@ -75,7 +75,7 @@ def write_forecast_report(folder: Path, report: ForecastReport) -> None:
     """
     found = report.found
     notes = [setting(found), *found.notes]
-    compared = [page.table(score_rows(found)), *(element("p", note) for note in notes)]
+    compared = [page.wide(page.table(score_rows(found))), *(element("p", note) for note in notes)]
     parts = [
         ("verdict", None, _verdict(report)),
         ("methods", "Beside other methods", join(compared)),
@@ -131,9 +131,8 @@ def _forecasts(report: ForecastReport) -> Markup | None:
                 f"Error by horizon: {name}",
                 "mean absolute error",
                 by_step,
-                x_name="ahead",
+                x_name="steps ahead",
                 from_zero=True,
-                log=False,
             )
         )
         for origin, forecast in report.examples:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 WIDTH, HEIGHT = 440, 230
 """Size of a picture in SVG units; the page stretches it."""
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 74, 14, 34
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 88, 14, 34
 _POINTS = 240  # about one for each two pixels: more would only blacken the line
 
 
@@ -180,10 +180,17 @@ def line_chart(
 
 
 def point_chart(
-    title: str, unit: str, lines: Sequence[Series], *, x_name: str, log: bool = False
+    title: str,
+    unit: str,
+    lines: Sequence[Series],
+    *,
+    x_name: str,
+    log: bool = False,
+    kinds: Sequence[str] = (),
 ) -> Markup:
     """Return a `<figure>` of points; those of a line with a name are joined, with the last value at
-    its end. With `log` the x axis is logarithmic: every x is above zero."""
+    its end. With `log` the x axis is logarithmic: every x is above zero. `kinds` are names for the
+    x of 0, 1, …, in place of numbers."""
     xs = [x for line in lines for x, _ in line.points]
     ys = [y for line in lines for _, y in line.points]
     named = [line for line in lines if line.name]
@@ -192,14 +199,20 @@ def point_chart(
     y_ticks = _ticks(min(ys), max(ys))
     right = WIDTH - (_RIGHT if named else 16)
     low, high = min(x_ticks[0], *xs), max(x_ticks[-1], *xs)
+    if kinds:
+        low, high = -0.5, len(kinds) - 0.5
     linear = _scale(curve(low), curve(high), _LEFT + 8, right)
     y_of = _scale(y_ticks[0], max(y_ticks[-1], *ys), HEIGHT - _BOTTOM, _TOP)
 
     def x_of(x: float) -> float:
         return linear(curve(x))
 
-    parts = _axes(x_ticks, y_ticks, x_of, y_of, right, "")
-    parts.append(element("text", x_name, x=f"{right:.1f}", y=str(HEIGHT - 1), text_anchor="end"))
+    parts = _axes([] if kinds else x_ticks, y_ticks, x_of, y_of, right, x_name)
+    for place, kind in enumerate(kinds):
+        x, y, most = f"{x_of(place):.1f}", str(HEIGHT - 14), 50 // len(kinds)
+        short = kind if len(kind) <= most else f"{kind[: most - 1]}…"
+        text = element("text", element("title", kind), short, x=x, y=y, text_anchor="middle")
+        parts.append(text)
     for line in named:
         path = _path(line.points, x_of, y_of)
         parts.append(element("path", d=path, class_=f"plot-line plot-{line.style}"))
@@ -292,7 +305,7 @@ def interval_chart(
         x = f"{_LEFT + (place + 0.5) * width:.1f}"
         for below, text in enumerate(label):
             y = str(HEIGHT - _BOTTOM + 8 + 14 * below)
-            kind = "plot-small" if below else None
+            kind = "plot-small" if below or len(labels) > 6 else None
             parts.append(element("text", text, x=x, y=y, text_anchor="middle", class_=kind))
     for number, ((name, row), style) in enumerate(zip(rows.items(), STYLES, strict=False)):
         offset = (number + 1) / (len(rows) + 1)
@@ -362,6 +375,7 @@ def confusion_matrix(
                 )
             )
             if few:
+                kind = "plot-count plot-on" if texts / total > 0.3 else "plot-count"
                 parts.append(
                     element(
                         *("text", f"{texts:,}"),
@@ -369,10 +383,10 @@ def confusion_matrix(
                         y=f"{y + size / 2:.1f}",
                         dy="0.33em",
                         text_anchor="middle",
-                        class_="plot-count",
+                        class_=kind,
                     )
                 )
-    whole = f"{left + side + 4:.0f}"
+    whole = round(left + side + 4)
     return element(
         "figure",
         element("figcaption", element("strong", title), " ", element("span", note)),
@@ -380,7 +394,7 @@ def confusion_matrix(
             "svg",
             *parts,
             viewBox=f"0 0 {whole} {whole}",
-            style=f"max-width: {1.3 * (left + side):.0f}px",
+            style=f"min-width: {0.75 * whole:.0f}px; max-width: {1.3 * whole:.0f}px",
             role="img",
             aria_label=f"{title}: {note}",
             class_="plot",
@@ -428,16 +442,18 @@ def _axes(
         x = f"{x_of(tick):.1f}"
         parts.append(element("text", _short(tick), x=x, y=str(HEIGHT - 14), text_anchor="middle"))
     if x_name:
-        parts.append(element("text", x_name, x=f"{right + 20:.1f}", y=str(HEIGHT - 14)))
+        x, y = f"{right:.1f}", str(HEIGHT - 1)
+        parts.append(element("text", x_name, x=x, y=y, text_anchor="end"))
     return parts
 
 
 def _end_labels(ends: list[tuple[float, float, Series]]) -> list[Markup]:
-    parts = []
-    above = -math.inf
-    for y, last, line in sorted(ends, key=lambda end: end[0]):
-        y = max(y, above + (28 if line.name else 14))  # never one upon the other
-        above = y
+    parts: list[Markup] = []
+    named = any(line.name for _, _, line in ends)
+    room, above, floor = 28 if named else 14, -math.inf, HEIGHT - _BOTTOM - 10 * named
+    for number, (y, last, line) in enumerate(sorted(ends, key=lambda end: end[0]), 1):
+        # Never one upon the other, nor below the axis.
+        above = y = min(max(y, above + room), floor - room * (len(ends) - number))
         x = str(WIDTH - _RIGHT + 8)
         value = element("tspan", _short(last), class_="plot-value", x=x, dy="0.33em")
         name = element("tspan", line.name, x=x, dy="1.15em") if line.name else None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -73,7 +74,8 @@ def write_sweep_report(folder: Path, title: str, trials: Sequence[Trial], best: 
         )
     rows = trial_rows(trials)
     parts = [
-        ("search", None, _charts(trials, names)),
+        ("verdict", None, _best(rows)),
+        ("search", "Search", _charts(trials, names)),
         ("trials", "Trials", page.wide(page.table(rows))),
         ("recipe", "The best recipe", page.recipe(best)),
     ]
@@ -85,6 +87,14 @@ def write_sweep_report(folder: Path, title: str, trials: Sequence[Trial], best: 
     page.write(folder, contents)
 
 
+def _best(rows: Sequence[Sequence[str]]) -> Markup | None:
+    """Show how many were tried, and the first row of `trial_rows`."""
+    states = Counter(row[1] for row in rows[1:])
+    tried = ", ".join(f"{count} {state}" for state, count in states.items())
+    best = zip(["Best trial", "State", "Validation", "Minutes", *rows[0][4:]], rows[1], strict=True)
+    return page.facts([("Trials", tried), *best])
+
+
 def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup | None:
     complete = [(t, t.score) for t in trials if t.state == "complete" and t.score is not None]
     best, points = -float("inf"), []
@@ -93,24 +103,21 @@ def _charts(trials: Sequence[Trial], names: Sequence[str]) -> Markup | None:
         points.append((float(trial.number), best))
     figures = []
     if len(points) > 1:
-        note = "the best score of a validation so far"
+        note = "the best score so far, the greater the better"
         figures.append(line_chart("Search", note, [Series("", points)], x_name="trials"))
+    by_value = "score by value, the greater the better"
     for name in names:
         values = [(t.values.get(name), score) for t, score in complete]
         numbers = [(float(v), s) for v, s in values if _is_number(v) and v is not None]
         if len(numbers) == len(values) and len({x for x, _ in numbers}) > 1:
             xs = [x for x, _ in numbers]
             wide = min(xs) > 0 and max(xs) > 20 * min(xs)
-            figures.append(
-                point_chart(name, "score by value", [Series("", numbers)], x_name="", log=wide)
-            )
+            dots = [Series("", numbers)]
+            figures.append(point_chart(name, by_value, dots, x_name="", log=wide))
         elif len({str(v) for v, _ in values}) > 1:
             kinds = sorted({str(v) for v, _ in values})
-            places = [(float(kinds.index(str(v)) + 1), s) for v, s in values]
-            note = ", ".join(f"{place} {kind}" for place, kind in enumerate(kinds, 1))
-            figures.append(
-                point_chart(name, f"score by value: {note}", [Series("", places)], x_name="")
-            )
+            dots = [Series("", [(float(kinds.index(str(v))), s) for v, s in values])]
+            figures.append(point_chart(name, by_value, dots, x_name="", kinds=kinds))
     return page.charts(figures)
 
 

@@ -90,7 +90,9 @@ def _verdict(report: TextReport) -> Markup:
 def _samples(samples: Sequence[str]) -> Markup | None:
     if not samples:
         return None
-    return join(element("pre", sample, class_="card", tabindex="0") for sample in samples)
+    told = "Drawn token by token from its probabilities, each text from nothing."
+    shown = (element("p", sample, class_="sample card") for sample in samples)
+    return join([element("p", told), *shown])
 
 
 def text_card(

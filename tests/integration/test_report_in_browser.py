@@ -12,9 +12,16 @@ import pytest
 from conftest import Command, Run
 
 from mt.evaluation import report
+from mt.evaluation.classes import score_classes
+from mt.evaluation.classes_report import ClassReport, TestTexts, write_class_report
 from mt.evaluation.examples import Example
+from mt.evaluation.forecast_report import ForecastReport, write_forecast_report
+from mt.evaluation.forecasts import ForecastScores, RollingOrigin
 from mt.evaluation.report import ReportData, write_report
 from mt.evaluation.scores import score_set, sentence_scores
+from mt.evaluation.text import score_text
+from mt.evaluation.text_report import TextReport, write_text_report
+from mt.forecaster import Forecast
 from mt.translator import Alignment
 
 EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(2)> & \"quoted\" 'text'"
@@ -131,6 +138,39 @@ def test_all_sentences_are_searched_and_ordered(browser: Any, tmp_path: Path) ->
     assert "word37 two" in page.locator(".list article").inner_text()
     assert page.locator("img").count() == 0
     page.screenshot(path=tmp_path / "list.png")
+    opened.close()
+
+
+@pytest.mark.parametrize("task", ["text", "classes", "forecast"])
+def test_other_tasks_fit_a_small_screen(browser: Any, tmp_path: Path, task: str) -> None:
+    if task == "text":
+        scores = score_text("test", ["a", "b"], [(-1.0, 2), (-2.0, 3)])
+        write_text_report(
+            tmp_path, TextReport("x", "en", [scores], samples=["word " * 30, "b" * 99])
+        )
+    elif task == "classes":
+        names, labels = [f"class {number}" for number in range(30)], list(range(30))
+        logs = np.log(np.full((30, 30), 1 / 30))
+        found = score_classes("test", ["text"] * 30, labels, logs, names)
+        tests = [TestTexts(found, ["text"] * 30, labels, logs)]
+        write_class_report(tmp_path, ClassReport("x", names, tests))
+    else:
+        values = np.arange(40.0)[:, None]
+        methods = [
+            ForecastScores(name, "column", 1e5, 2e5, 3.0, [1e5, 2e5], 0.9, 1e5)
+            for name in ("network", "naive", "seasonal naive", "exponential smoothing")
+        ]
+        forecast = Forecast(values[:2], values[:2] - 1, values[:2] + 1)
+        rolled = RollingOrigin(2, 9, 1, 0.9, methods, ["A note."])
+        write_forecast_report(
+            tmp_path, ForecastReport("x", ["column"], rolled, values, (20, 30), [(30, forecast)])
+        )
+    opened = Opened(browser, tmp_path / "report.html", viewport={"width": 390, "height": 800})
+    assert opened.page.evaluate("document.documentElement.scrollWidth") <= 390
+    opened.page.emulate_media(media="print")
+    for frame in opened.page.locator(".wide").all():  # paper does not scroll
+        assert frame.evaluate("element => getComputedStyle(element).overflowX") == "visible"
+    opened.page.screenshot(path=tmp_path / "print.png", full_page=True)
     opened.close()
 
 

@@ -81,7 +81,7 @@ def test_a_small_set_by_hand() -> None:
         assert (row.precision, row.recall) == pytest.approx(expected)
     assert [row.f1 for row in found.classes] == pytest.approx(f1)
     lengths = [(row.label, row.texts, row.accuracy.score) for row in found.lengths]
-    assert lengths == [("0–9", 4, 50.0), ("10–19", 1, 100.0), ("from 1,000", 1, 100.0)]
+    assert lengths == [("0–9", 4, 50.0), ("10–19", 1, 100.0), ("1,000+", 1, 100.0)]
     # Bins of a tenth: 0.4 (wrong), 0.5 (wrong), 0.6, 0.7 twice, 0.8.
     off = abs(0.4 - 0) + abs(0.5 - 0) + abs(0.6 - 1) + 2 * abs(0.7 - 1) + abs(0.8 - 1)
     assert found.calibration_error == pytest.approx(100 * off / 6)

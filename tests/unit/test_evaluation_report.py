@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -401,6 +402,19 @@ def test_any_line_is_drawn_inside_its_picture(values: list[float], zero: bool) -
         x, y = map(float, pair)
         assert 0 <= x <= plots.WIDTH
         assert 0 <= y <= plots.HEIGHT
+
+
+@settings(deadline=None)
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=4), st.booleans())
+def test_labels_at_the_ends_of_lines_stand_apart(lasts: list[float], named: bool) -> None:
+    lines = [plots.Series("s" * named, [(0.0, 0.0), (1.0, last)]) for last in lasts]
+    figure = str(plots.line_chart("t", "u", lines, log=False))
+    ys = [float(y) for y in re.findall(r'<text y="([\d.-]+)" class="plot-end', figure)]
+    room = 28 if named else 14
+    assert len(ys) == len(lasts)
+    assert all(low - high >= room - 0.2 for high, low in pairwise(ys))
+    # What stands below the axis begins at 200.
+    assert ys[-1] + (18 if named else 4) <= 204.1
 
 
 @settings(deadline=None)
