@@ -7,8 +7,9 @@
   translator and H(x|y) by one in the other direction, a pair is worth the less, the greater
   |H(y|x) - H(x|y)| + (H(y|x) + H(x|y)) / 2.
 
-Each turns into a score, exp(-dual) and min(1, exp(-difference)), and their product orders the
-pairs, as in the second paper.
+Each turns into a score, exp(-difference) and exp(-dual). With both, their product orders the pairs,
+the first one no greater than 1, as in the second paper: what is typical of the domain is no excuse
+for a bad translation. Alone, the first has no limit, or the most typical texts would all be equal.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ class Directions(NamedTuple):
 
 
 def domain_scores(models: Domain, lines: Sequence[str]) -> Scores:
-    """Judge text by its domain: min(1, exp(H_wanted - H_general)^-1), `(n,)`."""
+    """Judge text by its domain: exp(H_general - H_wanted), `(n,)`."""
     wanted, general = (_per_token(model.score(lines)) for model in models)
-    return np.exp(-np.maximum(wanted - general, 0.0))
+    return np.exp(general - wanted)
 
 
 def dual_scores(models: Directions, sources: Sequence[str], targets: Sequence[str]) -> Scores:
@@ -127,7 +128,9 @@ def select(options: SelectOptions) -> tuple[int, int]:
                 f"{' to '.join(pair.backward.languages)}; give one for each direction"
             )
         for chunk in _chunks(len(sources), "translation"):
-            scores[chunk] *= dual_scores(pair, sources[chunk], targets[chunk])
+            scores[chunk] = np.minimum(1, scores[chunk]) * dual_scores(
+                pair, sources[chunk], targets[chunk]
+            )
     kept = np.flatnonzero(best(scores, options.keep)).tolist()
     languages = [ending(path) for path in (options.source, options.target)]
     if languages[0] == languages[1]:
