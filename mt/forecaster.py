@@ -115,9 +115,10 @@ class Forecaster:
         """Draw paths from several origins, and take the quantiles of each step.
 
         A path draws each step from its predicted distribution and reads on from what it drew:
-        ancestral sampling, as in DeepAR (arXiv:1704.04110). A network that was trained on squared
-        or absolute errors predicts no scale: then the errors are taken to be Gaussian, or
-        Laplacian, as wide as they were on the validation part. The same draws serve every origin.
+        ancestral sampling, as in DeepAR (arXiv:1704.04110). Predicted scales are multiplied by what
+        they were too small by on the validation part. A network that was trained on squared or
+        absolute errors predicts no scale: then the errors are taken to be Gaussian, or Laplacian,
+        as wide as they were there. The same draws serve every origin.
 
         Args:
             values: `(T, C)`.

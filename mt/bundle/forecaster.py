@@ -1,7 +1,7 @@
 """A forecaster on disk: a folder of data files that cannot run code.
 
 Beside what every bundle has (see `mt.bundle.files`), `config.json` holds the names of the columns
-and of the times' column, the scaling, and the spread of the errors.
+and of the times' column, the scaling, and by how much predicted scales are widened.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class ForecasterBundle(NamedTuple):
     scaling: Scaling
     """From values to what the network sees, and back."""
     spread: list[float]
-    """Scale of the errors of the next step on the validation part, by column, in what the network
-    sees: their root mean square, of a network of absolute errors their mean. What intervals are
-    drawn by where the network predicts no scale."""
+    """What predicted scales are multiplied by, by column, where intervals are drawn: the scale of
+    the errors of the next step on the validation part, in predicted scales. A network that predicts
+    none has scales of one."""
     card: str = ""
     """The model card, Markdown."""
 

@@ -23,8 +23,8 @@ class Prediction(NamedTuple):
 
     location: Tensor
     """`(…, C)`: the mean of a Gaussian, the median of a Laplace distribution."""
-    scale: Tensor | None
-    """`(…, C)`: the Gaussian's standard deviation; None where the loss leaves it out."""
+    scale: Tensor
+    """`(…, C)`: the Gaussian's standard deviation; one where the loss leaves it out."""
 
 
 class ForecasterNetwork(nn.Module):
@@ -89,7 +89,7 @@ class ForecasterNetwork(nn.Module):
         A scale is softplus(s), as in DeepAR (arXiv:1704.04110), never below `LEAST_SCALE`.
         """
         if self.architecture.loss != "gaussian":
-            return Prediction(outputs, None)
+            return Prediction(outputs, torch.ones_like(outputs))
         location, scale = outputs.chunk(2, dim=-1)
         return Prediction(location, softplus(scale) + LEAST_SCALE)
 
@@ -104,7 +104,7 @@ class ForecasterNetwork(nn.Module):
         error = torch.where(missing, location.detach(), targets) - location
         if self.architecture.loss == "absolute":
             found = error.abs()
-        elif scale is None:
+        elif self.architecture.loss == "squared":
             found = error**2
         else:
             found = scale.log() + 0.5 * math.log(2 * math.pi) + 0.5 * (error / scale) ** 2
@@ -116,7 +116,7 @@ class ForecasterNetwork(nn.Module):
         state: StackState,
         horizon: int,
         noise: Tensor | None = None,
-        spread: Tensor | None = None,
+        spread: Tensor | float = 1.0,
     ) -> Tensor:
         """Forecast N rows by themselves: what is predicted is the next input.
 
@@ -126,7 +126,7 @@ class ForecasterNetwork(nn.Module):
             horizon: Steps to forecast.
             noise: `(N, horizon, C)` draws of location 0 and scale 1, by which each step's value is
                 drawn from its distribution. Without, it is the distribution's location.
-            spread: `(C,)`, the scale where the head tells none.
+            spread: `(C,)`, by which predicted scales are multiplied.
 
         Returns:
             `(N, horizon, C)`, scaled.
@@ -137,9 +137,7 @@ class ForecasterNetwork(nn.Module):
                 outputs, state = self.step(found[-1], state)
             values, scale = self.predict(outputs)
             if noise is not None:
-                its = spread if scale is None else scale
-                assert its is not None
-                values = values + its * noise[:, ahead]
+                values = values + spread * scale * noise[:, ahead]
             found.append(values)
         return torch.stack(found, dim=1)
 

@@ -169,13 +169,16 @@ def _validation_losses(reader: Forecaster, values: Values, first: int) -> tuple[
 
 
 def spread(reader: Forecaster, values: Values, first: int) -> list[float]:
-    """Compute the scale of the errors of the next step from `first` on, by column.
+    """Compute by how much predicted scales are too small, from `first` on, by column.
 
-    It is that of the greatest likelihood: the root of the mean squared error of Gaussian errors, of
-    Laplacian ones, which absolute errors stand for, the mean absolute error.
+    It is the factor of the greatest likelihood: with errors of the next step in predicted scales,
+    the root of their mean square where they are Gaussian (Levi et al., arXiv:1905.11790), their
+    mean size where they are Laplacian, which absolute errors stand for. Where no scale is
+    predicted, it is the scale.
     """
     targets, outputs = reader.predict_next(values)
-    errors = (targets - reader.model.predict(outputs).location)[first - 1 :].double()
+    location, scale = reader.model.predict(outputs)
+    errors = ((targets - location) / scale)[first - 1 :].double()
     if reader.model.architecture.loss == "absolute":
         found = errors.abs().nanmean(dim=0)
     else:
