@@ -323,6 +323,10 @@ def main() -> None:
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     logging.getLogger("mt").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, _terminate)
+    # PyTorch's threads wait for each other in a loop, for milliseconds by default: on cores that
+    # other programs need, they burn the time that the last one of them wants. Read by GNU's OpenMP
+    # when PyTorch is imported.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     arguments = sys.argv[1:]
     try:
         if not arguments or arguments[0] in ("-h", "--help"):
