@@ -174,7 +174,8 @@ def spread(reader: Forecaster, values: Values, first: int) -> list[float]:
     It is the factor of the greatest likelihood: with errors of the next step in predicted scales,
     the root of their mean square where they are Gaussian (Levi et al., arXiv:1905.11790), their
     mean size where they are Laplacian, which absolute errors stand for. Where no scale is
-    predicted, it is the scale.
+    predicted, it is the scale. Predicted ones are never made smaller: the weights were chosen on
+    these steps, which makes errors there look small.
     """
     targets, outputs = reader.predict_next(values)
     location, scale = reader.model.predict(outputs)
@@ -183,7 +184,8 @@ def spread(reader: Forecaster, values: Values, first: int) -> list[float]:
         found = errors.abs().nanmean(dim=0)
     else:
         found = (errors**2).nanmean(dim=0).sqrt()
-    return [max(LEAST_SCALE, float(value)) for value in found]
+    least = 1.0 if reader.model.architecture.loss == "gaussian" else LEAST_SCALE
+    return [max(least, float(value)) for value in found]
 
 
 def train_forecaster(run: Run[ForecastingRecipe]) -> None:

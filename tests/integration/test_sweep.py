@@ -169,7 +169,7 @@ def test_the_command_explains_itself(
     told = mt("sweep", "--help", cwd=place)
     assert told.status == 0, told.err
     assert "low: …, high: …" in told.out
-    assert "name a recipe and a space" in refusal("sweep")
+    assert "required: RECIPE, SPACE.yaml; see `mt sweep --help`" in refusal("sweep")
     assert "none.yaml: cannot read" in refusal("sweep", "recipes/letters.yaml", "none.yaml")
     words = ("sweep", "recipes/letters.yaml", "space.yaml", "--trainer.max_epochs", "1")
     assert "space.yaml: cannot read" in refusal(*words)
