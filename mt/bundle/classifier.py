@@ -14,9 +14,7 @@ from typing import NamedTuple
 from mt.bundle.files import (
     CONFIG,
     TOKENIZER,
-    WEIGHTS,
     read_card,
-    read_checked,
     read_config,
     read_network,
     read_only_tokenizer,
@@ -70,7 +68,6 @@ def load_classifier(folder: Path) -> ClassifierBundle:
             another task; the message names it.
     """
     config = read_config(folder, "classification", _NEEDED)
-    weights = read_checked(folder / WEIGHTS, config["sha256"].get(WEIGHTS))
     classes = config["classes"]
     if not _are_names(classes):
         raise MTError(
@@ -84,7 +81,6 @@ def load_classifier(folder: Path) -> ClassifierBundle:
         ClassifierArchitecture,
         lambda its: ClassifierNetwork(its, len(tokenizer), len(classes), initialize=False),
         config,
-        weights,
         folder,
     )
     return ClassifierBundle(

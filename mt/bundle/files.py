@@ -243,7 +243,6 @@ def read_network(
     kind: type[_Options],
     make: Callable[[_Options], _Network],
     config: dict[str, Any],
-    weights: bytes,
     folder: Path,
 ) -> _Network:
     """Make the network that a bundle holds, in evaluation mode on the CPU.
@@ -252,12 +251,12 @@ def read_network(
         kind: What its `architecture` is.
         make: Makes the network of it, its weights still to be filled in.
         config: What `config.json` says.
-        weights: The content of `model.safetensors`.
         folder: The bundle.
 
     Raises:
-        MTError: It makes no sense, or the weights do not fit.
+        MTError: It makes no sense, or the weights are damaged or do not fit.
     """
+    weights = read_checked(folder / WEIGHTS, config["sha256"].get(WEIGHTS))
     architecture = read_options(kind, config["architecture"], folder)
     try:
         model = make(architecture)

@@ -14,9 +14,7 @@ from typing import Any, NamedTuple
 
 from mt.bundle.files import (
     CONFIG,
-    WEIGHTS,
     read_card,
-    read_checked,
     read_config,
     read_network,
     write_files,
@@ -73,7 +71,6 @@ def load_forecaster(folder: Path) -> ForecasterBundle:
             another task; the message names it.
     """
     config = read_config(folder, "forecasting", _NEEDED)
-    weights = read_checked(folder / WEIGHTS, config["sha256"].get(WEIGHTS))
     columns = config["columns"]
     if not columns or not all(isinstance(name, str) and name for name in columns):
         raise MTError(f"{folder / CONFIG}: `columns` are no names; copy the bundle again")
@@ -85,7 +82,6 @@ def load_forecaster(folder: Path) -> ForecasterBundle:
         ForecasterArchitecture,
         lambda its: ForecasterNetwork(its, len(columns), initialize=False),
         config,
-        weights,
         folder,
     )
     return ForecasterBundle(

@@ -12,9 +12,7 @@ from typing import NamedTuple
 
 from mt.bundle.files import (
     TOKENIZER,
-    WEIGHTS,
     read_card,
-    read_checked,
     read_config,
     read_network,
     read_only_tokenizer,
@@ -67,13 +65,11 @@ def load_language_model(folder: Path) -> LanguageModelBundle:
             another task; the message names it.
     """
     config = read_config(folder, "language-model", _NEEDED)
-    weights = read_checked(folder / WEIGHTS, config["sha256"].get(WEIGHTS))
     tokenizer = read_only_tokenizer(config, folder)
     model = read_network(
         LanguageModelArchitecture,
         lambda its: LanguageNetwork(its, len(tokenizer), initialize=False),
         config,
-        weights,
         folder,
     )
     return LanguageModelBundle(

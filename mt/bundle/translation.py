@@ -23,7 +23,6 @@ from safetensors.torch import save
 from mt.bundle.files import (
     CONFIG,
     TOKENIZER,
-    WEIGHTS,
     read_card,
     read_checked,
     read_config,
@@ -104,7 +103,7 @@ def load_bundle(folder: Path) -> Bundle:
     config = read_config(folder, "translation", _NEEDED)
     digests = config["sha256"]
     joint = TOKENIZER in digests
-    names = [WEIGHTS, *([TOKENIZER] if joint else [_SOURCE, _TARGET])]
+    names = [TOKENIZER] if joint else [_SOURCE, _TARGET]
     names += [_SHORTLIST] if _SHORTLIST in digests else []
     contents = {name: read_checked(folder / name, digests.get(name)) for name in names}
     source, target = (TOKENIZER, TOKENIZER) if joint else (_SOURCE, _TARGET)
@@ -117,7 +116,6 @@ def load_bundle(folder: Path) -> Bundle:
         Architecture,
         lambda its: Seq2Seq(its, *vocabulary, initialize=False),
         config,
-        contents[WEIGHTS],
         folder,
     )
     return Bundle(

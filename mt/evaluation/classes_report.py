@@ -133,8 +133,7 @@ def _verdict(report: ClassReport) -> Markup:
 
 
 def _tile(value: Value, label: str, kind: str | None = None) -> Markup:
-    spread = ["95% between {:.1f} and {:.1f}".format(*value.interval)] if value.interval else []
-    return page.tile(f"{value.score:.1f}%", label, spread, kind)
+    return page.tile(f"{value.score:.1f}%", label, page.between(value.interval), kind)
 
 
 def _classes(one: ClassScores) -> Markup:

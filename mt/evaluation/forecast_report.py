@@ -202,9 +202,7 @@ def forecast_card(
         "holds weights\nand configuration only: loading it runs no code, and it holds no values of "
         "the series."
     )
-    scores = ""
-    if found is not None:
-        scores = "\n".join([markdown(score_rows(found)), *(f"{n}\n" for n in (setting(found),))])
+    scores = "" if found is None else f"{markdown(score_rows(found))}\n{setting(found)}\n"
     command = "mt forecast THIS_FOLDER --input series.csv --horizon 12"
     title = f"Forecaster of {', '.join(columns)}"
     return card(title, about, command, rows, scores, recipe_yaml)

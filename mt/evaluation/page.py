@@ -89,6 +89,14 @@ def tile(value: str, label: str, details: Sequence[str] = (), kind: str | None =
     return element("div", element("dt", label, *lines), element("dd", value), class_=kind)
 
 
+def between(interval: tuple[float, float] | None, digits: int = 1) -> list[str]:
+    """Say where a figure lies, as a detail of its tile; nothing where that is unknown."""
+    if interval is None:
+        return []
+    low, high = interval
+    return [f"95% between {low:.{digits}f} and {high:.{digits}f}"]
+
+
 def by_set(names: Sequence[str], contents: Iterable[Markup | None]) -> Markup | None:
     """Show what there is of each test set, under its name where there are several."""
     parts = []

@@ -222,8 +222,7 @@ def _score_tile(score: Score) -> Markup:
     details = []
     if score.runs:
         details.append(f"± {stdev(score.runs):.1f} over {len(score.runs)} training runs")
-    if score.interval is not None:
-        details.append("95% between {:.1f} and {:.1f}".format(*score.interval))
+    details += page.between(score.interval)
     return page.tile(f"{score.score:.1f}", name, details, "lead")
 
 

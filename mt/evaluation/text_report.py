@@ -77,7 +77,7 @@ def write_text_report(folder: Path, report: TextReport) -> None:
 def _verdict(report: TextReport) -> Markup:
     cards = []
     for one in report.scores:
-        spread = ["95% between {:.2f} and {:.2f}".format(*one.interval)] if one.interval else []
+        spread = page.between(one.interval, digits=2)
         tiles = [
             page.tile(f"{one.perplexity:.2f}", "perplexity of a token", spread, "lead"),
             page.tile(f"{one.bits_per_character:.3f}", "bits a character"),
