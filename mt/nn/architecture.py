@@ -206,6 +206,12 @@ class ClassifierArchitecture(StackArchitecture):
 
     embedding_size: int = 128
     """Units of a token embedding."""
+    ngrams: int = 1
+    """Tokens of the longest n-grams that have a vector, too: to that of a token are added those of
+    the n-grams of 2 to so many tokens that end at it; 1 leaves it at tokens."""
+    ngram_buckets: int = 65536
+    """Vectors that all n-grams share, each finding its own by a hash (Bojanowski et al.,
+    arXiv:1607.04606)."""
     bidirectional: bool = True
     """Let the layers read each text in both directions."""
     pooling: Literal["last", "mean", "max", "attention"] = "max"
@@ -218,6 +224,9 @@ class ClassifierArchitecture(StackArchitecture):
     """Probability of blanking a whole input token (its embedding becomes zero)."""
 
 
+_COUNTS = ("_size", "layers", "_heads", "_depth", "ngrams", "_buckets")
+
+
 def check_sizes(architecture: object) -> None:
     """Refuse sizes, probabilities and residual connections of any network that are out of range.
 
@@ -225,7 +234,7 @@ def check_sizes(architecture: object) -> None:
         ValueError: One is; the message names it.
     """
     for name, value in vars(architecture).items():
-        if name.endswith(("_size", "layers", "_heads", "_depth")) and value < 1:
+        if name.endswith(_COUNTS) and value < 1:
             raise ValueError(f"model.{name}: must be at least 1, not {value}")
         if name.endswith(("_dropout", "_drop")) and not 0 <= value <= 1:
             raise ValueError(f"model.{name}: must be from 0 to 1, not {value}")

@@ -8,7 +8,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from mt.nn.architecture import ClassifierArchitecture
 from mt.nn.dropout import Dropout
-from mt.nn.embedding import Embedding
+from mt.nn.embedding import NgramEmbedding
 from mt.nn.linear import Linear
 from mt.nn.recurrent import make_stack
 
@@ -57,11 +57,13 @@ class ClassifierNetwork(nn.Module):
         self.architecture = architecture
         locked = architecture.locked_dropout
         outputs = architecture.hidden_size * (2 if architecture.bidirectional else 1)
-        self.embedding = Embedding(
+        self.embedding = NgramEmbedding(
             vocabulary,
             architecture.embedding_size,
             Dropout(architecture.embedding_dropout, locked),
             architecture.word_dropout,
+            architecture.ngrams,
+            architecture.ngram_buckets,
         )
         self.stack = make_stack(
             architecture.cell,
@@ -88,7 +90,8 @@ class ClassifierNetwork(nn.Module):
         Returns:
             Unnormalised log-probabilities `(B, C)`.
         """
-        packed = pack_padded_sequence(tokens, lengths, batch_first=True, enforce_sorted=False)
+        rows = self.embedding.rows(tokens)
+        packed = pack_padded_sequence(rows, lengths, batch_first=True, enforce_sorted=False)
         packed, _ = self.stack(self.embedding(packed))
         vectors, _ = pad_packed_sequence(packed, batch_first=True, total_length=tokens.shape[1])
         pooled = self._pool(vectors, lengths.to(tokens.device))

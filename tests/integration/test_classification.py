@@ -25,6 +25,8 @@ RECIPE: dict[str, Any] = {
     "model": {
         "embedding_size": 8,
         "hidden_size": 16,
+        "ngrams": 2,
+        "ngram_buckets": 64,
         "pooling": "attention",
         "embedding_dropout": 0.0,
         "output_dropout": 0.1,

@@ -21,6 +21,8 @@ from mt.errors import MTError
 from mt.nn.architecture import ClassifierArchitecture
 from mt.nn.cells import CELLS
 from mt.nn.classifier import AttentionPooling, ClassifierNetwork
+from mt.nn.dropout import Dropout
+from mt.nn.embedding import NgramEmbedding
 from mt.tokenizer import EOS, Tokenizer
 
 POOLINGS = ("last", "mean", "max", "attention")
@@ -52,7 +54,7 @@ def close(actual: Tensor, expected: Tensor) -> None:
 
 def by_hand(model: ClassifierNetwork, tokens: Tensor) -> Tensor:
     """The scores `(C,)` of one text `(T,)`, without any padding, step by step."""
-    vectors = model.embedding(tokens[None])
+    vectors = model.embedding(model.embedding.rows(tokens[None]))
     for number, layer in enumerate(model.stack.layers, start=1):
         below = vectors
         vectors, _ = layer(vectors)
@@ -83,10 +85,13 @@ def by_hand(model: ClassifierNetwork, tokens: Tensor) -> Tensor:
     return model.output.weight @ pooled + model.output.bias
 
 
+@pytest.mark.parametrize("ngrams", [1, 4])
 @pytest.mark.parametrize("bidirectional", [True, False])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_each_row_is_pooled_as_if_it_were_alone(pooling: str, bidirectional: bool) -> None:
-    model = network(pooling=pooling, bidirectional=bidirectional)
+def test_each_row_is_pooled_as_if_it_were_alone(
+    pooling: str, bidirectional: bool, ngrams: int
+) -> None:
+    model = network(pooling=pooling, bidirectional=bidirectional, ngrams=ngrams, ngram_buckets=9)
     lengths = torch.tensor([4, 9, 1, 7, 9])
     tokens = torch.randint(4, 11, (5, 9))
     expected = torch.stack(
@@ -111,6 +116,41 @@ def test_every_cell_keeps_rows_apart(cell: str) -> None:
     close(model(tokens, lengths), torch.cat(alone))
 
 
+@given(st.lists(st.lists(st.integers(0, 10), min_size=9, max_size=9), min_size=1, max_size=4))
+@settings(max_examples=30)
+def test_ngrams_share_a_row_exactly_where_they_are_the_same(texts: list[list[int]]) -> None:
+    embedding = NgramEmbedding(11, 1, Dropout(0.0), 0.0, longest=4, buckets=2**20)
+    rows = embedding.rows(torch.tensor(texts))
+    assert rows.shape == (len(texts), 9, 4)
+    row_of: dict[tuple[int, ...], int] = {}
+    for text, found in zip(texts, rows.tolist(), strict=True):
+        for place, numbers in enumerate(found):
+            for length, number in enumerate(numbers, start=1):
+                before = [0] * 3 + text[: place + 1]  # padding stands before the beginning
+                assert row_of.setdefault(tuple(before[-length:]), number) == number
+    assert len(set(row_of.values())) == len(row_of)
+    for ngram, number in row_of.items():
+        assert number == ngram[0] if len(ngram) == 1 else 11 <= number < 11 + 2**20
+
+
+def test_a_vector_is_the_sum_of_those_of_its_ngrams() -> None:
+    torch.manual_seed(1)
+    embedding = NgramEmbedding(11, 6, Dropout(0.0), 0.0, longest=3, buckets=50).double()
+    tokens = torch.randint(4, 11, (2, 7))
+    rows = embedding.rows(tokens)
+    plain = embedding.weight[tokens] * embedding.scale
+    close(embedding(rows), plain)  # n-grams begin at zero
+    nn.init.normal_(embedding.weight)
+    for row, vectors in zip(rows, embedding(rows), strict=True):
+        for numbers, vector in zip(row, vectors, strict=True):
+            one, two, three = embedding.weight[numbers]
+            close(vector, (one + two + three) * embedding.scale)
+    embedding(rows)[0, 3].sum().backward()
+    assert embedding.weight.grad is not None
+    moved = embedding.weight.grad.abs().sum(1).nonzero().flatten()
+    assert set(moved.tolist()) == set(rows[0, 3].tolist())
+
+
 def test_attention_is_its_equations() -> None:
     torch.manual_seed(1)
     pooling = AttentionPooling(4).double()
@@ -131,6 +171,8 @@ def test_attention_is_its_equations() -> None:
         ({"hidden_size": 0}, "model.hidden_size: must be at least 1"),
         ({"output_dropout": 2.0}, "model.output_dropout: must be from 0 to 1"),
         ({"residual_from": 1}, "model.residual_from"),
+        ({"ngrams": 0}, "model.ngrams: must be at least 1"),
+        ({"ngram_buckets": 0}, "model.ngram_buckets: must be at least 1"),
     ],
 )
 def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
@@ -143,12 +185,12 @@ def test_what_makes_no_sense_is_refused(options: dict[str, Any], message: str) -
 TEXT = ["abc de", "", "fghij abc", "a", "   ", "abcabcabc hgf"]
 
 
-@given(st.permutations(TEXT * 2), st.integers(1, 60), st.sampled_from(POOLINGS))
+@given(st.permutations(TEXT * 2), st.integers(1, 60), st.sampled_from(POOLINGS), st.integers(1, 3))
 @settings(max_examples=20)
 def test_a_text_is_classified_alike_alone_and_in_any_batch(
-    letters: Tokenizer, texts: list[str], batch_tokens: int, pooling: str
+    letters: Tokenizer, texts: list[str], batch_tokens: int, pooling: str, ngrams: int
 ) -> None:
-    classifier = teller(letters, pooling=pooling)
+    classifier = teller(letters, pooling=pooling, ngrams=ngrams, ngram_buckets=20)
     alone = {text: classifier.log_probabilities([text])[0] for text in TEXT}
     found = classifier.log_probabilities(texts, batch_tokens)
     close(found, torch.stack([alone[text] for text in texts]))
@@ -184,7 +226,7 @@ def test_only_the_beginning_of_a_text_is_read(letters: Tokenizer) -> None:
 
 def test_a_bundle_comes_back_as_it_was(letters: Tokenizer, tmp_path: Path) -> None:
     for pooling in POOLINGS:
-        model = network(len(letters), pooling=pooling).float()
+        model = network(len(letters), pooling=pooling, ngrams=2, ngram_buckets=9).float()
         saved = ClassifierBundle(model, letters, CLASSES, 7, "# A model\n")
         save_classifier(saved, tmp_path / "bundle")
         loaded = load_classifier(tmp_path / "bundle")
