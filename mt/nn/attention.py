@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,11 @@ from torch import Tensor, nn
 from mt.nn.architecture import Architecture
 from mt.nn.linear import Linear, bmm
 
-_CHUNK_ELEMENTS = 1 << 22
-"""Elements of the (B, T, S, H) tensor of additive attention that are built at a time."""
+_CHUNK_ELEMENTS = 1 << 18
+"""Elements of additive attention's `(B, T, S, H)` that exist at a time on a CPU: a megabyte,
+which a core's own cache holds."""
+_CHUNK_ELEMENTS_GPU = 1 << 25
+"""The same on a GPU: enough to keep it busy."""
 
 
 class Attention(nn.Module, ABC):
@@ -142,7 +146,7 @@ class AdditiveAttention(ScoredAttention):
         size = architecture.hidden_size
         self.query = Linear(size, size, bias=False)
         self.key = Linear(size, size)
-        self.energy = nn.Linear(size, 1, bias=False)  # of too many rows to copy them
+        self.energy = nn.Linear(size, 1, bias=False)
 
     def keys(self, memory: Tensor) -> Tensor:
         """See `Attention.keys`."""
@@ -150,12 +154,12 @@ class AdditiveAttention(ScoredAttention):
         return projected
 
     def scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        """See `ScoredAttention.scores`; built for a few time steps at once to bound the memory."""
-        return _in_chunks(self._score, self.query(query), keys)
+        """See `ScoredAttention.scores`."""
+        return additive_scores(self.query(query), keys, self.energies())
 
-    def _score(self, query: Tensor, keys: Tensor) -> Tensor:
-        scores: Tensor = self.energy(torch.tanh(query[:, :, None] + keys[:, None])).squeeze(-1)
-        return scores
+    def energies(self) -> Tensor:
+        """Give v, `(H,)`."""
+        return self.energy.weight[0]
 
 
 class NormalizedAdditiveAttention(AdditiveAttention):
@@ -169,10 +173,11 @@ class NormalizedAdditiveAttention(AdditiveAttention):
         super().__init__(architecture)
         self.gain = nn.Parameter(torch.tensor(architecture.hidden_size**-0.5))
 
-    def _score(self, query: Tensor, keys: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(self.energy.weight)
-        scores: Tensor = self.gain / length * super()._score(query, keys)
-        return scores
+    def energies(self) -> Tensor:
+        """Give g v / ‖v‖, `(H,)`."""
+        energies = super().energies()
+        normalized: Tensor = self.gain / torch.linalg.vector_norm(energies) * energies
+        return normalized
 
 
 class LocationAwareAttention(AdditiveAttention):
@@ -256,21 +261,80 @@ class MultiHeadAdditiveAttention(MultiHeadAttention):
         nn.init.uniform_(self.energy, -(size**-0.5), size**-0.5)
 
     def _scores(self, query: Tensor, keys: Tensor) -> Tensor:
-        energy = self.energy.expand(query.shape[0], -1, -1, -1).flatten(0, 1)  # (B * heads, 1, …)
-
-        def score(query: Tensor, keys: Tensor) -> Tensor:
-            return (torch.tanh(query[:, :, None] + keys[:, None]) * energy[:, :, None]).sum(-1)
-
-        scores = _in_chunks(score, query.flatten(0, 1), keys.flatten(0, 1))
-        return scores.view(query.shape[0], self.heads, *scores.shape[1:])
+        heads = zip(query.unbind(1), keys.unbind(1), self.energy[:, 0], strict=True)
+        return torch.stack([additive_scores(*head) for head in heads], dim=1)
 
 
-def _in_chunks(score: Callable[[Tensor, Tensor], Tensor], query: Tensor, keys: Tensor) -> Tensor:
-    """Score `(B, T, H)` against `(B, S, H)` a few time steps at once, to bound the memory."""
-    steps = max(1, _CHUNK_ELEMENTS // max(1, keys.numel()))
-    if query.shape[1] <= steps:
-        return score(query, keys)
-    return torch.cat([score(chunk, keys) for chunk in torch.split(query, steps, dim=1)], dim=1)
+def additive_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
+    """Compute v · tanh(q + k) of each query and key, in float32 at least.
+
+    What is summed, `(B, T, S, H)`, never exists as a whole: it is made a few rows at a time while
+    they are in the cache, and once more on the way back.
+
+    Args:
+        query: q, `(B, T, H)`.
+        keys: k, `(B, S, H)`.
+        energy: v, `(H,)`.
+
+    Returns:
+        `(B, T, S)`.
+    """
+    exact = torch.promote_types(query.dtype, torch.float32)  # PyTorch's tanh of bfloat16 is slow
+    with torch.autocast(query.device.type, enabled=False):
+        inputs = query.to(exact), keys.to(exact), energy.to(exact)
+        if torch.is_grad_enabled():
+            apply: Callable[..., Tensor] = _AdditiveScores.apply
+            return apply(*inputs)
+        return _additive_scores(*inputs)
+
+
+class _AdditiveScores(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
+        ctx.save_for_backward(query, keys, energy)
+        return _additive_scores(query, keys, energy)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, ...]:
+        query, keys, energy = ctx.saved_tensors
+        [d_scores] = grads
+        d_query, d_keys = torch.empty_like(query), torch.zeros_like(keys)
+        d_energy = torch.zeros_like(energy)
+        with torch.autocast(query.device.type, enabled=False):
+            for rows, steps in _chunks(query, keys):
+                hidden = _hidden(query[rows, steps], keys[rows])
+                d = d_scores[rows, steps]
+                d_energy += d.reshape(-1) @ hidden.flatten(0, 2)
+                # The derivative of tanh, times d; v is the same for all sums.
+                d_sums = hidden.square_().neg_().add_(1).mul_(d[..., None])
+                d_query[rows, steps] = d_sums.sum(2)
+                d_keys[rows] += d_sums.sum(1)
+        return d_query * energy, d_keys * energy, d_energy
+
+
+def _additive_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
+    chunks = list(_chunks(query, keys))
+    if len(chunks) == 1:
+        return _hidden(query, keys) @ energy
+    scores = query.new_empty(*query.shape[:2], keys.shape[1])
+    for rows, steps in chunks:
+        scores[rows, steps] = _hidden(query[rows, steps], keys[rows]) @ energy
+    return scores
+
+
+def _hidden(query: Tensor, keys: Tensor) -> Tensor:
+    return (query[:, :, None] + keys[:, None]).tanh_()
+
+
+def _chunks(query: Tensor, keys: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Cut `(B, T)` into rows, or steps of one row, whose sums `(…, S, H)` are few enough."""
+    elements = _CHUNK_ELEMENTS_GPU if query.is_cuda else _CHUNK_ELEMENTS
+    pairs = max(1, elements // max(1, keys.shape[1:].numel()))
+    steps = min(pairs, max(1, query.shape[1]))
+    rows = pairs // steps
+    for row in range(0, len(query), rows):
+        for step in range(0, query.shape[1], steps):
+            yield slice(row, row + rows), slice(step, step + steps)
 
 
 ATTENTIONS: dict[str, type[Attention]] = {

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from mt.nn import attention as module
 from mt.nn.architecture import Architecture
@@ -21,6 +22,7 @@ from mt.nn.attention import (
     MultiHeadAttention,
     NormalizedAdditiveAttention,
     ScaledDotAttention,
+    additive_scores,
     make_attention,
 )
 
@@ -183,29 +185,66 @@ def test_the_past_joins_the_keys_as_the_equations_say(kind: str) -> None:
     assert attention.recall(keys, past)[..., H:].equal(keys[..., H:])  # the values of heads
 
 
-@pytest.mark.parametrize("kind", ["additive", "multi-head-additive"])
-@pytest.mark.parametrize("elements", [1, B * S * H, 2 * B * S * H + 5, math.inf])
+class Watch(TorchFunctionMode):
+    """Remembers the most elements that a tanh is taken of."""
+
+    widest = 0
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if "tanh" in getattr(func, "__name__", ""):
+            self.widest = max(self.widest, args[0].numel())
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("kind", ["additive", "normalized-additive", "multi-head-additive"])
+@pytest.mark.parametrize("elements", [1, 2 * S * H + 5, T * S * H, 2 * T * S * H, 1 << 40])
 def test_additive_attention_is_the_same_in_any_chunks(
     kind: str,
-    elements: float,
+    elements: int,
     inputs: tuple[Tensor, Tensor, Tensor],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     query, memory, source_pad = inputs
     attention = build(kind)
-    whole = attention(query, attention.keys(memory), memory, source_pad)
-    widest, tanh = [0], torch.tanh
 
-    def watched(sums: Tensor) -> Tensor:
-        widest.append(sums.numel())
-        return tanh(sums)
+    def answers() -> list[Tensor]:
+        leaves = [x.clone().requires_grad_() for x in (query, memory)]
+        context, weights = attention(leaves[0], attention.keys(leaves[1]), leaves[1], source_pad)
+        weighted = context * torch.arange(1.0, context.numel() + 1).view_as(context)
+        gradients = torch.autograd.grad(weighted.sum(), [*leaves, *attention.parameters()])
+        return [context, weights, *gradients]
 
-    monkeypatch.setattr(torch, "tanh", watched)
-    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", int(min(elements, 1 << 40)))
-    chunked = attention(query, attention.keys(memory), memory, source_pad)
-    assert 0 < max(widest) <= max(elements, B * S * H)  # the memory bound that chunks are for
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", 1 << 40)
+    whole = answers()
+    monkeypatch.setattr(module, "_CHUNK_ELEMENTS", elements)
+    with Watch() as watch:
+        chunked = answers()
+        with torch.no_grad():
+            unlearning = attention(query, attention.keys(memory), memory, source_pad)
+    assert 0 < watch.widest <= max(elements, S * H)  # the memory bound that chunks are for
     for one, other in zip(whole, chunked, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-11)
+    for one, other in zip(whole, unlearning, strict=False):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-12)
+
+
+def test_additive_scores_keep_float32_under_autocast() -> None:
+    torch.manual_seed(2)
+    query, keys, energy = torch.randn(2, 3, 8), torch.randn(2, 4, 8), torch.randn(8)
+    expected = additive_scores(query.double(), keys.double(), energy.double())
+    leaf = query.clone().requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16):
+        scores = additive_scores(leaf, keys, energy)
+        scores.sum().backward()
+    assert scores.dtype == torch.float32
+    torch.testing.assert_close(scores.double(), expected, rtol=0, atol=1e-5)
+    exact = query.double().requires_grad_()
+    additive_scores(exact, keys.double(), energy.double()).sum().backward()
+    assert leaf.grad is not None
+    assert exact.grad is not None
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
