@@ -102,8 +102,9 @@ def _write(module: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pat
 def _quantize(path: Path) -> None:
     """Turn the products with weights, the recurrent layers and the embedding of a graph to 8 bits.
 
-    ONNX Runtime's quantizer does all but the embedding, which it would give one scale for all
-    tokens, and whose table it turns over where the output layer shares it.
+    Products with a single vector (the energies of additive attention) stay as they are: they have
+    nothing to gain. ONNX Runtime's quantizer does all but the embedding, which it would give one
+    scale for all tokens, and whose table it turns over where the output layer shares it.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -111,7 +112,11 @@ def _quantize(path: Path) -> None:
     graph = onnx.load(path)
     tables = {}
     weights = {weight.name: weight for weight in graph.graph.initializer}
+    vectors = []
     for node in graph.graph.node:
+        last = weights.get(node.input[-1]) if node.op_type == "MatMul" else None
+        if last is not None and last.dims[-1] == 1:
+            vectors.append(node.name)
         if node.op_type == "Gather" and node.input[0] in weights:
             own = onnx.TensorProto.FromString(weights[node.input[0]].SerializeToString())
             own.name = f"{node.name}.table"
@@ -122,7 +127,8 @@ def _quantize(path: Path) -> None:
     logging.disable(logging.WARNING)  # it advises to simplify the graph first; there is nothing to
     try:
         kinds = ["MatMul", "Gemm", "LSTM"]
-        quantize_dynamic(path, path, kinds, weight_type=QuantType.QInt8, per_channel=True)
+        options = {"weight_type": QuantType.QInt8, "per_channel": True, "nodes_to_exclude": vectors}
+        quantize_dynamic(path, path, kinds, **options)
     finally:
         logging.disable(logging.NOTSET)
     graph = onnx.load(path)

@@ -16,6 +16,7 @@ from torch import Tensor
 from mt.bundle import Bundle, add_files, load_bundle, load_graphs, save_bundle
 from mt.errors import MTError
 from mt.nn.architecture import Architecture
+from mt.nn.attention import ATTENTIONS
 from mt.nn.decoder import DecoderState
 from mt.nn.seq2seq import Seq2Seq
 from mt.onnx import DECODER, ENCODER, OnnxNetwork, export
@@ -96,9 +97,16 @@ def test_graphs_equal_the_network(chosen: Chosen) -> None:
             torch.testing.assert_close(attention, weights, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("tie", ["none", "two-way", "three-way"])
-def test_eight_bits_stay_close_in_a_quarter_of_the_size(tie: str) -> None:
-    model = network(tie_embeddings=tie, embedding_size=64, hidden_size=128)
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"tie_embeddings": tie} for tie in ("none", "two-way", "three-way")),
+        *({"attention": kind, "wiring": "conditional"} for kind in ATTENTIONS if kind != "none"),
+    ],
+    ids=lambda options: "-".join(options.values()),
+)
+def test_eight_bits_stay_close_in_a_quarter_of_the_size(options: dict[str, Any]) -> None:
+    model = network(**options, embedding_size=64, hidden_size=128)
     plain, small = export(model, "none"), export(model, "int8")
     assert plain.keys() == small.keys() == {ENCODER, DECODER}
     weights = sum(parameter.numel() for parameter in model.parameters())
