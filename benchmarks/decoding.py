@@ -68,12 +68,15 @@ class Work(NamedTuple):
 def work(network: Seq2Seq) -> Work:
     """Count a network's multiplications."""
     decoder = network.decoder
-    attention, output = matrices(decoder.attention), decoder.output.weight.numel()
+    asked = {"query", "output"}  # of attention, what depends on the query; the rest on the memory
+    parts = [(name in asked, matrices(part)) for name, part in decoder.attention.named_children()]
     step = [*decoder.layers, decoder.combine, *([decoder.second] if decoder.second else [])]
     return Work(
         matrices(decoder.bridge),
-        matrices(network.encoder) + attention,
-        sum(map(matrices, step)) + attention + output,
+        matrices(network.encoder) + sum(size for asks, size in parts if not asks),
+        sum(map(matrices, step))
+        + sum(size for asks, size in parts if asks)
+        + decoder.output.weight.numel(),
     )
 
 

@@ -59,7 +59,7 @@ class Architecture:
         "location-aware",
         "multi-head",
         "multi-head-additive",
-    ] = "dot"
+    ] = "scaled-dot"
     """How a query is compared with the encoder's states: `none` (no attention at all), `dot` (of
     the two projected to `hidden_size`), `scaled-dot` (over the root of `hidden_size`), `general` (a
     bilinear form, arXiv:1508.04025), `additive` (Bahdanau et al., arXiv:1409.0473),
