@@ -1,4 +1,4 @@
-"""Figure and table of docs/recipes.md: what a general translator is worth to text of another kind.
+"""What a general translator is worth to text of another kind: a table and a figure.
 
 python docs/fine_tuning.py BUNDLE DIR RUNS [OPTIONS]   (writes docs/fine-tuning.svg; hours)
 
