@@ -379,7 +379,7 @@ def trained(name: str, toolkit: Any, rate: float, minutes: float) -> Path:
     """Train, where that has not been done."""
     run = BUILD / f"{name}-{rate}-{minutes:g}"
     if not (run / "done").exists():
-        shutil.rmtree(run, ignore_errors=True)
+        shutil.rmtree(run, ignore_errors=True)  # what an interrupted one left, if any did
         run.mkdir()
         toolkit.train(run, rate, minutes)
         (run / "done").touch()

@@ -227,7 +227,8 @@ def _try(trial: optuna.Trial, options: SweepOptions, study: optuna.Study) -> Non
             watch = _Watch(trial if fold == 1 else None)
             run = folder / f"fold-{fold}" if folds else folder
             train(recipe, run, overwrite=True, observe=watch)
-            for part in ("checkpoints", "teachers"):  # the best weights are in the bundle
+            # The best weights are in the bundle; what is not there, or stays, does no harm.
+            for part in ("checkpoints", "teachers"):
                 shutil.rmtree(run / part, ignore_errors=True)
             found.append(watch)
             if watch.pruned:
