@@ -68,15 +68,18 @@ class Work(NamedTuple):
 def work(network: Seq2Seq) -> Work:
     """Count a network's multiplications."""
     decoder = network.decoder
-    asked = {"query", "output"}  # of attention, what depends on the query; the rest on the memory
-    parts = [(name in asked, matrices(part)) for name, part in decoder.attention.named_children()]
-    step = [*decoder.layers, decoder.combine, *([decoder.second] if decoder.second else [])]
+    parts = dict(decoder.attention.named_children())
+    asking = [parts[name] for name in ("query", "output") if name in parts]
+    step = [
+        *decoder.layers,
+        decoder.combine,
+        *([decoder.second] if decoder.second else []),
+        *asking,
+    ]
     return Work(
         matrices(decoder.bridge),
-        matrices(network.encoder) + sum(size for asks, size in parts if not asks),
-        sum(map(matrices, step))
-        + sum(size for asks, size in parts if asks)
-        + decoder.output.weight.numel(),
+        matrices(network.encoder) + matrices(decoder.attention) - sum(map(matrices, asking)),
+        sum(map(matrices, step)) + decoder.output.weight.numel(),
     )
 
 

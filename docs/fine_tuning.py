@@ -20,7 +20,7 @@ from mt.evaluation.plots import Series, point_chart, write_svg
 
 HERE = Path(__file__).parent
 PAIRS = 1000, 5000, 29000
-FROM_BUNDLE = ["--training.learning_rate", "1e-3", "--training.warmup_steps", "50"]
+RATE = ["--training.learning_rate", "5e-4"]  # for weights that are good already
 
 
 def shorten(text: Path, pairs: int, folder: Path) -> None:
@@ -53,7 +53,7 @@ def main() -> None:
         folder = runs / f"text-{pairs}"
         shorten(text, pairs, folder)
         for name, options in (
-            ("fine-tuned", ["--init-from", str(bundle), *FROM_BUNDLE]),
+            ("fine-tuned", ["--init-from", str(bundle), *RATE]),
             ("afresh", []),
         ):
             run = runs / f"{name}-{pairs}"

@@ -314,11 +314,12 @@ class _AdditiveScores(torch.autograd.Function):
 
 def _additive_scores(query: Tensor, keys: Tensor, energy: Tensor) -> Tensor:
     chunks = list(_chunks(query, keys))
-    if len(chunks) == 1:  # by a column, which ONNX Runtime is six times as quick with
-        return (_hidden(query, keys) @ energy[:, None]).squeeze(-1)
+    column = energy[:, None]  # ONNX Runtime is six times as quick with it as with a vector
+    if len(chunks) == 1:  # a graph has no chunks, since their bounds would become constants
+        return (_hidden(query, keys) @ column).squeeze(-1)
     scores = query.new_empty(*query.shape[:2], keys.shape[1])
     for rows, steps in chunks:
-        scores[rows, steps] = _hidden(query[rows, steps], keys[rows]) @ energy
+        scores[rows, steps] = (_hidden(query[rows, steps], keys[rows]) @ column).squeeze(-1)
     return scores
 
 
