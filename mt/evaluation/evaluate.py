@@ -16,7 +16,7 @@ from mt.evaluation.comet import Comet
 from mt.evaluation.examples import Example, choose
 from mt.evaluation.report import ReportData, TestSet, write_report
 from mt.evaluation.scores import SetScores, score_means, score_set, sentence_scores
-from mt.evaluation.systems import System, TestFiles, find_languages, open_systems, translate
+from mt.evaluation.systems import SetFiles, System, find_languages, open_systems, translate
 from mt.files import check_folder, write_atomically
 from mt.lines import read_lines
 from mt.parallel import CHUNK, Engine
@@ -30,7 +30,7 @@ MOST_BEST = 5
 
 def evaluate(
     systems: Sequence[str],
-    tests: Sequence[TestFiles],
+    tests: Sequence[SetFiles],
     metrics: Sequence[str],
     output: Path,
     make_engine: Callable[[Path], Engine],
@@ -202,7 +202,7 @@ def _add_n_best(translator: Translator, examples: list[Example], places: Iterabl
         examples[place] = examples[place]._replace(n_best=[(one.text, one.score) for one in best])
 
 
-def _write_hypotheses(output: Path, systems: Sequence[System], tests: Sequence[TestFiles]) -> None:
+def _write_hypotheses(output: Path, systems: Sequence[System], tests: Sequence[SetFiles]) -> None:
     """Write what bundles translated; the names say what tells the files apart."""
     for number, system in enumerate(systems):
         for seed, run in enumerate(system.runs):

@@ -17,7 +17,7 @@ from mt.parallel import CHUNK, Engine, Job
 _log = logging.getLogger("mt")
 
 
-class TestFiles(NamedTuple):
+class SetFiles(NamedTuple):
     """A test set."""
 
     name: str
@@ -61,7 +61,7 @@ class System(NamedTuple):
 
 def read_tests(
     source: Path | None, references: Sequence[Path], named: Sequence[str]
-) -> list[TestFiles]:
+) -> list[SetFiles]:
     """Read the options that name test sets: `--source` and `--reference`, or `--test-set`.
 
     Args:
@@ -77,8 +77,8 @@ def read_tests(
     if not named:
         if source is None or not references:
             raise MTError("give --source and --reference, or --test-set NAME=SOURCE,REFERENCE")
-        return [TestFiles(source.name, source, list(references))]
-    tests: list[TestFiles] = []
+        return [SetFiles(source.name, source, list(references))]
+    tests: list[SetFiles] = []
     for text in named:
         name, _, listed = text.partition("=")
         paths = [Path(path) for path in listed.split(",") if path]
@@ -86,7 +86,7 @@ def read_tests(
             raise MTError(f"--test-set {text}: write it as NAME=SOURCE,REFERENCE")
         if name in (test.name for test in tests):
             raise MTError(f"--test-set {text}: {name} is given twice")
-        tests.append(TestFiles(name, paths[0], paths[1:]))
+        tests.append(SetFiles(name, paths[0], paths[1:]))
     return tests
 
 
@@ -125,7 +125,7 @@ def _names_of(paths: Sequence[Path]) -> list[str]:
 
 def open_systems(
     given: Sequence[str],
-    tests: Sequence[TestFiles],
+    tests: Sequence[SetFiles],
     texts: Sequence[list[list[str]]],
     make_engine: Callable[[Path], Engine],
 ) -> list[System]:
@@ -165,7 +165,7 @@ def _named(texts: Sequence[str]) -> list[tuple[str, list[Path]]]:
 
 def _open(
     path: Path,
-    tests: Sequence[TestFiles],
+    tests: Sequence[SetFiles],
     texts: Sequence[list[list[str]]],
     make_engine: Callable[[Path], Engine],
 ) -> Run:
@@ -199,7 +199,7 @@ def _translate(run: Run, texts: Sequence[list[list[str]]]) -> Run:
 
 
 def find_languages(
-    systems: Sequence[System], test: TestFiles, target: str | None
+    systems: Sequence[System], test: SetFiles, target: str | None
 ) -> tuple[str, str]:
     """Tell source and target language: of the bundles, or by the endings of the files.
 

@@ -29,7 +29,7 @@ from mt.evaluation.scores import (
     score_systems,
     sentence_scores,
 )
-from mt.evaluation.systems import TestFiles, find_languages
+from mt.evaluation.systems import SetFiles, find_languages
 from mt.evaluation.tables import latex, markdown, note, score_rows
 
 METRIC_NAMES = [("bleu", "BLEU"), ("chrf", "chrF2"), ("ter", "TER")]
@@ -128,10 +128,10 @@ def test_tokenizer_follows_the_target_language() -> None:
 
 @pytest.mark.parametrize("packed", ["", ".gz", ".xz", ".zst"])
 def test_languages_stand_in_the_names_of_files(packed: str) -> None:
-    files = TestFiles("test", Path("test.en" + packed), [Path(f"test.pt-BR{packed}")])
+    files = SetFiles("test", Path("test.en" + packed), [Path(f"test.pt-BR{packed}")])
     assert find_languages([], files, None) == ("en", "pt-BR")
     with pytest.raises(MTError, match="its language is unknown"):
-        find_languages([], TestFiles("test", files.source, [Path("test" + packed)]), None)
+        find_languages([], SetFiles("test", files.source, [Path("test" + packed)]), None)
 
 
 def test_japanese_is_scored_by_character_without_mecab(monkeypatch: pytest.MonkeyPatch) -> None:
