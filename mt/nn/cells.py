@@ -92,6 +92,20 @@ class ElmanSigmoid(Elman):
 
     activation = torch.sigmoid
 
+    def reset_parameters(self) -> None:
+        """Begin as an Elman network with tanh: its state is 2 h - 1.
+
+        For σ(2x) = (1 + tanh x) / 2. With weights as small as those of tanh, which is four times as
+        steep, gradients would have vanished after a few steps.
+        """
+        super().reset_parameters()
+        assert self.weight_hh is not None
+        assert self.bias_hh is not None
+        with torch.no_grad():
+            self.weight_ih.mul_(2)
+            self.weight_hh.mul_(4)
+            self.bias_hh.copy_(-self.weight_hh.sum(dim=1) / 2)
+
 
 class ElmanReLU(Elman):
     """Elman's network with the rectifier."""

@@ -42,7 +42,14 @@ def questions(count: int, shortest: int, longest: int, generator: random.Random)
 def train(architecture: Architecture, sources: Rows, updates: int) -> Seq2Seq:
     torch.manual_seed(1)
     model = Seq2Seq(architecture, VOCABULARY, VOCABULARY)
-    options = Training(learning_rate=1e-2, warmup_steps=30, schedule="linear", label_smoothing=0.05)
+    cells = architecture.encoder_cell, architecture.decoder_cell
+    gated = not any(cell.startswith("elman") for cell in cells)
+    options = Training(
+        learning_rate=1e-2 if gated else 3e-3,  # without gates, great steps end in saturation
+        warmup_steps=30,
+        schedule="linear",
+        label_smoothing=0.05,
+    )
     module = TranslationModule(model, options, seed=1, budget=Budget(updates, None))
     optimizer = module.configure_optimizers()
     targets = [answer(source) for source in sources]
@@ -129,5 +136,9 @@ def test_learns_to_copy_reverse_and_sort(updates: int, options: dict[str, Any]) 
 @pytest.mark.every
 @pytest.mark.parametrize("chosen", pairwise(), ids=name_of)
 def test_every_option_learns_in_company(chosen: Chosen) -> None:
-    """Most master all three tasks; the weakest, such as a one-way Elman network, only to sort."""
-    assert learnt(Architecture(**SIZES, **chosen), 5, updates=1200)
+    """Most master all three tasks; the weakest, such as a one-way Elman network, only to sort.
+
+    Without attention all of a source has to go through one state, which takes longer to learn.
+    """
+    architecture = Architecture(**SIZES, **chosen)
+    assert learnt(architecture, 5, updates=8000 if architecture.attention == "none" else 1200)

@@ -409,6 +409,24 @@ def test_the_ssru_equals_its_equations() -> None:
     close(cell.output(state)[0], (forget * c + (1 - forget) * new).clamp(min=0))
 
 
+@torch.no_grad()
+def test_a_network_with_the_logistic_function_begins_as_one_with_tanh() -> None:
+    sigmoid, tanh = (any_cell(f"elman-{name}") for name in ("sigmoid", "tanh"))
+    sigmoid.reset_parameters()
+    tanh.reset_parameters()  # biases of zero
+    tanh.weight_ih.copy_(sigmoid.weight_ih / 2)
+    tanh.weight_hh.copy_(sigmoid.weight_hh / 4)
+    states = torch.full((1, 4), 0.5).double(), torch.zeros(1, 4).double()
+    for x in torch.randn(5, 1, 3).double():
+        [one], [other] = (
+            cell.advance(cell.project(x), (state,))
+            for cell, state in zip((sigmoid, tanh), states, strict=True)
+        )
+        states = one, other
+        close(2 * one - 1, other)
+    close(tanh.weight_hh @ tanh.weight_hh.T, torch.eye(4).double())  # not vanishing
+
+
 @pytest.mark.parametrize("residual_from", [0, 2, 3])
 @torch.no_grad()
 def test_the_bidirectional_stack_equals_the_equations(residual_from: int) -> None:
