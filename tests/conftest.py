@@ -22,7 +22,7 @@ from mt.recipe import TokenizerSpec
 from mt.search.options import SearchOptions
 from mt.tokenizer import Tokenizer, Tokenizers, train_tokenizer
 
-SAMPLE = 24
+SAMPLE = 20
 """One in so many of the tests that are marked `every` is in the suite."""
 
 settings.register_profile("mt", deadline=None, print_blob=True)
