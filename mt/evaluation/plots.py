@@ -448,15 +448,17 @@ def _axes(
 
 
 def _end_labels(ends: list[tuple[float, float, Series]]) -> list[Markup]:
+    """Write each value, its name below it, or beside it where there are many."""
     parts: list[Markup] = []
-    named = any(line.name for _, _, line in ends)
-    room, above, floor = 28 if named else 14, -math.inf, HEIGHT - _BOTTOM - 10 * named
+    below = any(line.name for _, _, line in ends) and 28 * len(ends) <= HEIGHT - _BOTTOM
+    room, above, floor = 28 if below else 14, -math.inf, HEIGHT - _BOTTOM - 10 * below
     for number, (y, last, line) in enumerate(sorted(ends, key=lambda end: end[0]), 1):
         # Never one upon the other, nor below the axis.
         above = y = min(max(y, above + room), floor - room * (len(ends) - number))
         x = str(WIDTH - _RIGHT + 8)
         value = element("tspan", _short(last), class_="plot-value", x=x, dy="0.33em")
-        name = element("tspan", line.name, x=x, dy="1.15em") if line.name else None
+        place = {"x": x, "dy": "1.15em"} if below else {"dx": "0.4em"}
+        name = element("tspan", line.name, **place) if line.name else None
         parts.append(
             element("text", value, name, y=f"{y:.1f}", class_=f"plot-end plot-{line.style}")
         )
