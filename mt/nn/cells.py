@@ -96,7 +96,7 @@ class ElmanSigmoid(Elman):
         """Begin as an Elman network with tanh: its state is 2 h - 1.
 
         For σ(2x) = (1 + tanh x) / 2. With weights as small as those of tanh, which is four times as
-        steep, gradients would have vanished after a few steps.
+        steep, each step back would leave a quarter of a gradient at most.
         """
         super().reset_parameters()
         assert self.weight_hh is not None
