@@ -81,7 +81,7 @@ def fit(
         measure, every, recipe.training, keep, metrics, progress, checkpoints, run.observe
     )
     # The clock runs first, and what is saved last holds what the others have done. They need the
-    # trainer's number of devices, so they come after it, into a list that its class does not declare.
+    # trainer's number of devices, so they come after it, in a list that its class does not declare.
     callbacks: list[L.Callback] = vars(trainer)["callbacks"]
     callbacks += [progress, validation, checkpoints]
     checkpoint = newest_whole_checkpoint(run.folder.checkpoints) if run.resume else None
