@@ -9,12 +9,23 @@ from __future__ import annotations
 import math
 import random
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
-from itertools import groupby
+from itertools import accumulate, groupby
+from typing import NamedTuple
 
 from mt.tokenizer import UNK, Tokenizer
 
 _SPACE = "▁"
+_REMEMBERED = 2**15  # lattices of words: under 100 MB
+
+
+class _Ways(NamedTuple):
+    """The pieces that can end at one place of a word."""
+
+    starts: list[int]
+    weights: list[float]
+    """Their shares of the probability, each added to those before it; the sum is arbitrary."""
 
 
 class SubwordSampler:
@@ -51,6 +62,7 @@ class SubwordSampler:
                 self._scores[piece] = processor.get_score(number)
         self._unknown = min(self._scores.values(), default=0.0) - 10  # SentencePiece's penalty
         self._longest = max(map(len, self._scores), default=1)
+        self._lattices: dict[str, list[_Ways]] = {}
         self._words = re.compile(f"{_SPACE}*[^{_SPACE}]*")
         self._split: Callable[[str, random.Random], list[str]] = (
             self._merge if tokenizer.kind == "bpe" else self._draw
@@ -95,26 +107,32 @@ class SubwordSampler:
         return pieces
 
     def _draw(self, word: str, generator: random.Random) -> list[str]:
-        length, longest = len(word), self._longest
+        if word not in self._lattices:
+            if len(self._lattices) == _REMEMBERED:
+                self._lattices.clear()
+            self._lattices[word] = self._lattice(word)
+        lattice, draw = self._lattices[word], generator.random
+        pieces, end = [], len(word)
+        while end > 0:
+            starts, weights = lattice[end - 1]
+            start = starts[bisect_right(weights, draw() * weights[-1], hi=len(starts) - 1)]
+            pieces.append(word[start:end])
+            end = start
+        return pieces[::-1]
+
+    def _lattice(self, word: str) -> list[_Ways]:
         # totals[i]: log of the summed weight of all segmentations of word[:i]
-        totals = [0.0]
-        arcs: list[list[tuple[int, float]]] = [[]]
-        for end in range(1, length + 1):
-            ways = []
-            for start in range(max(0, end - longest), end):
+        totals, lattice = [0.0], []
+        for end in range(1, len(word) + 1):
+            ways = {}
+            for start in range(max(0, end - self._longest), end):
                 score = self._scores.get(word[start:end])
                 if score is None and end - start == 1:
                     score = self._unknown
                 if score is not None:
-                    ways.append((start, totals[start] + self._strength * score))
-            highest = max(weight for _, weight in ways)
-            totals.append(highest + math.log(sum(math.exp(weight - highest) for _, weight in ways)))
-            arcs.append(ways)
-        pieces, end = [], length
-        while end > 0:
-            ways = arcs[end]
-            weights = [math.exp(weight - totals[end]) for _, weight in ways]
-            (start,) = generator.choices([start for start, _ in ways], weights)
-            pieces.append(word[start:end])
-            end = start
-        return pieces[::-1]
+                    ways[start] = totals[start] + self._strength * score
+            highest = max(ways.values())
+            weights = list(accumulate(math.exp(weight - highest) for weight in ways.values()))
+            totals.append(highest + math.log(weights[-1]))
+            lattice.append(_Ways(list(ways), weights))
+        return lattice

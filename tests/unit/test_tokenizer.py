@@ -305,6 +305,18 @@ print(SubwordSampler(tokenizer, 0.3).sample({best!r}, 5))
     assert result.stdout.strip() == str(SubwordSampler(trained, 0.3).sample(best, 5))
 
 
+def test_what_sampling_remembers_changes_nothing(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unigram = train_tokenizer(TokenizerSpec(kind="unigram", vocab_size=300), lambda: words)
+    best = unigram.encode(words)
+    sampler = SubwordSampler(unigram, 0.3)
+    first = sampler.sample(best, 5)
+    assert sampler.sample(best, 5) == first
+    monkeypatch.setattr("mt.subwords._REMEMBERED", 2)  # a memory that is full all the time
+    assert SubwordSampler(unigram, 0.3).sample(best, 5) == first
+
+
 def test_bpe_without_dropout_is_the_best_segmentation(
     tokenizer: Tokenizer, words: list[str]
 ) -> None:
