@@ -40,7 +40,7 @@ from mt.tokenizer import Tokenizer, train_tokenizer
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
 BUILD = ROOT / "build/peers"
-UNITS, TOKENS, EVERY, DROPOUT = 256, 1200, 100, 0.3
+VOCABULARY, UNITS, TOKENS, EVERY, DROPOUT = 4000, 256, 1200, 100, 0.3
 RATES = 1e-3, 2e-3
 GOAL = 30.0
 REPEATED = 5
@@ -84,7 +84,7 @@ def prepare(folder: Path) -> None:
     model = BUILD / "tokenizer.model"
     if not model.exists():
         both = [line for side in LANGUAGES for line in lines(folder / f"train.{side}")]
-        model.write_bytes(train_tokenizer(TokenizerSpec(vocab_size=4000), lambda: both).model)
+        model.write_bytes(train_tokenizer(TokenizerSpec(vocab_size=VOCABULARY), lambda: both).model)
     tokenizer = Tokenizer(model.read_bytes())
     for name in ("train", "valid", "test2016"):
         for side in LANGUAGES:
@@ -311,6 +311,7 @@ class Mt:
         """Train, validating every so many updates."""
         words: list[object] = [ROOT / ".venv/bin/mt", "train", ROOT / "recipes/multi30k-en-de.yaml"]
         words += ["--corpus.files", self.text.absolute(), "--output", run / "run", "--overwrite"]
+        words += ["--tokenizer.vocab_size", VOCABULARY]
         words += ["--model.hidden_size", UNITS, "--model.attention", "scaled-dot"]
         words += ["--model.embedding_dropout", 0, "--model.output_dropout", 0]
         words += ["--training.learning_rate", rate, "--training.warmup_steps", 100]
