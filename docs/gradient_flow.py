@@ -18,7 +18,7 @@ from torch.nn.functional import cross_entropy, one_hot
 
 from mt.evaluation.plots import Series, line_chart, write_svg
 from mt.nn.cells import State
-from mt.nn.gradients import gradient_norms
+from mt.nn.gradients import gradient_norms, mean_norm
 from mt.nn.recurrent import make_layer
 
 HERE = Path(__file__).parent
@@ -56,8 +56,7 @@ class Network(nn.Module):
             output, state = self.layer.step(inputs, state)
             states.append(state)
         losses = cross_entropy(self.output(output), symbols[:, 0], reduction="none")
-        norms = gradient_norms(losses, states)
-        return [float(step.clamp_min(1e-30).log().mean().exp()) for step in norms]
+        return [mean_norm(step) for step in gradient_norms(losses, states)]
 
 
 class Trained(NamedTuple):
@@ -140,6 +139,9 @@ def main() -> None:
                 flow = run.network.flow(symbols)
                 cells += [f"{flow[0] / flow[-1]:.1e}", f"{run.accuracy:.0%}"]
             print(f"| {' | '.join(cells)} |", flush=True)
+    for length in LENGTHS:
+        alone = Network("lstm", gain=0.0).flow(draw(length, 2))
+        print(f"lstm, length {length}, before, U = 0: {alone[0] / alone[-1]:.1e}")
     exploding = {
         name: train("elman-tanh", 10, clip, sgd=True)
         for name, clip in (("clipped", 1.0), ("unclipped", 0.0))

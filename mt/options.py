@@ -566,7 +566,7 @@ _TRAINER_HELP = {
     "(0.5).",
     "trainer.check_val_every_n_epoch": "Epochs between validations.",
     "trainer.log_every_n_steps": "Updates between rows of metrics.csv (default: 50).",
-    "trainer.precision": "32-true, bf16-mixed, bf16-true or 64-true.",
+    "trainer.precision": "32-true, bf16-mixed or 64-true.",
     "trainer.gradient_clip_val": "Greatest norm of an update's gradient; 0 clips none.",
 }
 """What these options mean here, where Lightning's own help says otherwise or nothing."""

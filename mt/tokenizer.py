@@ -179,6 +179,7 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         reason = str(error).strip().splitlines()[-1]
         advice = "choose a smaller vocabulary or bring more text"
         if "smaller than required_chars" in reason:
+            reason = "fewer than there are symbols and characters"
             advice = "choose a larger vocabulary or lower tokenizer.character_coverage"
         raise MTError(
             f"tokenizer.vocab_size: cannot train {spec.vocab_size} tokens on {sentences:,} "

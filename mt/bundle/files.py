@@ -127,6 +127,8 @@ def read_config(
     path = folder / CONFIG
     if not folder.is_dir():
         raise MTError(f"{folder}: no such bundle; give the folder that holds {CONFIG}")
+    if not path.exists() and (folder / "bundle" / CONFIG).exists():
+        raise MTError(f"{folder}: a run's folder; give the bundle in it, {folder / 'bundle'}")
     try:
         config = json.loads(read(path))
     except ValueError as error:

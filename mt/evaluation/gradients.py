@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cross_entropy
 
-from mt.nn.gradients import gradient_norms
+from mt.nn.gradients import gradient_norms, mean_norm
 from mt.nn.seq2seq import Seq2Seq
 from mt.tokenizer import BOS, EOS
 from mt.translator import Translator
@@ -26,9 +26,9 @@ def gradient_flow(
         steps: The longest distance.
 
     Returns:
-        (distance, norm): the mean norm, over the sentences that are long enough, of the gradient of
-        the last token's loss (nats) with respect to the state of all decoder layers that many steps
-        earlier.
+        (distance, norm): the geometric mean, over the sentences that are long enough, of the norm
+        of the gradient of the last token's loss (nats) with respect to the state of all decoder
+        layers that many steps earlier.
     """
     model = copy.deepcopy(translator.model).cpu().eval()  # see `gradient_norms`
     found: list[list[float]] = [[] for _ in range(steps + 1)]
@@ -36,7 +36,11 @@ def gradient_flow(
         norms = _norms(model, source, target)[-steps - 1 :]
         for distance, norm in enumerate(reversed(norms)):
             found[distance].append(norm)
-    return [(distance, sum(norms) / len(norms)) for distance, norms in enumerate(found) if norms]
+    return [
+        (distance, mean_norm(torch.tensor(norms, dtype=torch.float64)))
+        for distance, norms in enumerate(found)
+        if norms
+    ]
 
 
 @torch.enable_grad()

@@ -60,8 +60,8 @@ class Architecture:
         "multi-head",
         "multi-head-additive",
     ] = "scaled-dot"
-    """How a query is compared with the encoder's states: `none` (no attention at all), `dot` (of
-    the two projected to `hidden_size`), `scaled-dot` (over the root of `hidden_size`), `general` (a
+    """How a query is compared with the encoder's states: `none` (no attention at all), `dot` (their
+    product, arXiv:1508.04025), `scaled-dot` (over the root of `hidden_size`), `general` (a
     bilinear form, arXiv:1508.04025), `additive` (Bahdanau et al., arXiv:1409.0473),
     `normalized-additive` (its energy normalised, arXiv:1602.07868), `location-aware` (additive,
     with filters over the last weights, arXiv:1506.07503), `multi-head` scaled dot product (Vaswani
@@ -75,8 +75,9 @@ class Architecture:
     """Share the embedding matrix: `two-way` between decoder input and output (Press & Wolf,
     arXiv:1608.05859), `three-way` with the encoder too (needs a joint vocabulary)."""
     residual_from: int = 2
-    """The first layer of encoder and decoder, counted from 1, whose input is added to its output; 0
-    adds none."""
+    """The first layer of encoder and decoder, counted from 1, whose input is added to its output
+    (He et al., arXiv:1512.03385; between recurrent layers in GNMT, arXiv:1609.08144); 0 adds
+    none."""
     bridge: Literal["zero", "last", "mean", "learned"] = "learned"
     """First decoder state: `zero`, the encoder's `last` state (its directions averaged), a tanh
     layer over the `mean` of the encoder's states, or a `learned` one over its last states."""
@@ -94,10 +95,18 @@ class Architecture:
     arXiv:1512.05287)."""
     word_dropout: float = 0.0
     """Probability of blanking a whole input token (its embedding becomes zero), source and
-    target (Gal & Ghahramani, arXiv:1512.05287)."""
+    target, each occurrence by itself (Iyyer et al., P15-1162)."""
 
     def __post_init__(self) -> None:
         check_sizes(self)
+        for side in ("encoder", "decoder"):
+            options = vars(self)
+            if options[f"{side}_cell"] == "ssru" and options[f"{side}_transition_depth"] > 1:
+                raise ValueError(
+                    f"model.{side}_transition_depth: {options[f'{side}_transition_depth']} puts "
+                    f"cells in a row that read the state alone, which model.{side}_cell: ssru "
+                    "cannot; choose a depth of 1 or another cell"
+                )
         if self.attention.startswith("multi-head") and self.hidden_size % self.attention_heads:
             raise ValueError(
                 f"model.attention_heads: {self.attention_heads} does not divide "
@@ -221,7 +230,7 @@ class ClassifierArchitecture(StackArchitecture):
     embedding_dropout: float = 0.2
     """Probability of dropping a unit of a token embedding."""
     word_dropout: float = 0.0
-    """Probability of blanking a whole input token (its embedding becomes zero)."""
+    """Probability of blanking the vector of a token, or of an n-gram, each by itself."""
 
 
 _COUNTS = ("_size", "layers", "_heads", "_depth", "ngrams", "_buckets")
@@ -236,8 +245,9 @@ def check_sizes(architecture: object) -> None:
     for name, value in vars(architecture).items():
         if name.endswith(_COUNTS) and value < 1:
             raise ValueError(f"model.{name}: must be at least 1, not {value}")
-        if name.endswith(("_dropout", "_drop")) and not 0 <= value <= 1:
-            raise ValueError(f"model.{name}: must be from 0 to 1, not {value}")
+        probability = name.endswith(("_dropout", "_drop")) and name != "locked_dropout"
+        if probability and not 0 <= value < 1:
+            raise ValueError(f"model.{name}: must be from 0 to below 1, not {value}")
         if name == "residual_from" and (value < 0 or value == 1):
             raise ValueError(
                 f"model.residual_from: must be 0 or at least 2, not {value}: the first layer's "

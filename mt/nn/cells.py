@@ -93,7 +93,7 @@ class ElmanSigmoid(Elman):
     activation = torch.sigmoid
 
     def reset_parameters(self) -> None:
-        """Begin as an Elman network with tanh: its state is 2 h - 1.
+        """Begin as an Elman network with tanh: its state is 2 h - 1, so from h = ½ where it has 0.
 
         For σ(2x) = (1 + tanh x) / 2. With weights as small as those of tanh, which is four times as
         steep, each step back would leave a quarter of a gradient at most.
@@ -159,14 +159,14 @@ class LayerNormLSTM(LSTM):
 
 
 class GRU(Cell):
-    """Gated recurrent unit (Cho et al., arXiv:1406.1078), its reset gate after the product with U.
+    """Gated recurrent unit (Cho et al., arXiv:1406.1078v1): the reset gate after the product by U.
 
     r, z = σ(W x_t + b + U h + b')               reset and update gate
     n    = tanh(W x_t + b + r * (U h + b'))      candidate
     h_t  = (1 - z) * n + z * h
 
-    This is the variant of PyTorch and cuDNN; the first version of the paper has U (r * h) in the
-    candidate.
+    This is the variant of PyTorch and cuDNN; the paper as published, arXiv:1406.1078v3, has
+    U (r * h) in the candidate.
     """
 
     gates = 3
@@ -185,10 +185,11 @@ class SSRU(Cell):
     """Simpler simple recurrent unit (Kim et al. 2019, "From Research to Production and Back").
 
     f   = σ(W x_t + b)                forget gate
-    c_t = f * c + (1 - f) * W' x_t
+    c_t = f * c + (1 - f) * (W' x_t + b')
     h_t = ReLU(c_t)
 
-    No matrix acts on the state, so a step costs almost nothing beside the products with the input.
+    The paper has no b'. No matrix acts on the state, so a step costs almost nothing beside the
+    products with the input.
     """
 
     gates = 2

@@ -91,8 +91,8 @@ class Step(NamedTuple):
 class _Masks(NamedTuple):
     """What locked dropout multiplies the vectors of N sentences by, at every position."""
 
-    layers: Tensor
-    """`(N, H)`."""
+    layers: list[Tensor]
+    """`(N, H)` each: below every layer but the bottom one."""
     context: Tensor
     """`(N, C)`."""
     output: Tensor
@@ -231,7 +231,7 @@ class Decoder(nn.Module):
         for number, layer in enumerate(self.layers, start=1):
             below = joined = states
             if number > 1:
-                below = self.layer_dropout.step(states, masks and masks.layers)
+                below = self.layer_dropout.step(states, masks and masks.layers[number - 2])
                 joined = below if feeding else torch.cat((below, context), -1)
             assert isinstance(layer, RecurrentLayer)
             states, after = layer.step(joined, state.layers[number - 1])
@@ -288,7 +288,7 @@ class Decoder(nn.Module):
         hidden = state.memory[:, 0]
         context = hidden[:, : self.attention.context_size]
         return _Masks(
-            self.layer_dropout.mask(hidden),
+            [self.layer_dropout.mask(hidden) for _ in self.layers[1:]],
             self.context_dropout.mask(context),
             self.output_dropout.mask(torch.cat((hidden, context), -1)),
         )

@@ -20,7 +20,8 @@ class Memory(NamedTuple):
     """What the encoder knows of a batch of sentences."""
 
     states: Tensor
-    """`(B, S, H)`: a vector for each source token."""
+    """`(B, S, H)`: a vector for each source token; as wide as the layers' outputs, and read by no
+    one, where there is neither attention nor a bridge over their mean."""
     source_pad: Tensor
     """`(B, S)`, True at padding."""
     final: State
@@ -49,7 +50,8 @@ class Encoder(nn.Module):
             two_way,
             architecture.encoder_transition_depth,
         )
-        self.project = Linear(outputs, hidden_size, bias=False)
+        read = architecture.attention != "none" or architecture.bridge == "mean"
+        self.project = Linear(outputs, hidden_size, bias=False) if read else nn.Identity()
 
     def forward(self, source: Tensor, source_lengths: Tensor) -> Memory:
         """Encode.

@@ -38,3 +38,11 @@ def gradient_norms(losses: Tensor, states: Sequence[State]) -> Tensor:
         units = torch.cat([next(gradients).flatten(1) for _ in state], dim=1)
         norms.append(torch.linalg.vector_norm(units, dim=1))
     return torch.stack(norms)
+
+
+def mean_norm(norms: Tensor) -> float:
+    """Give the geometric mean of norms `(B,)`, the mean on a logarithmic axis.
+
+    What has vanished further than 1e-30 counts as that.
+    """
+    return float(norms.clamp_min(1e-30).log().mean().exp())

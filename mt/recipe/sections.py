@@ -131,8 +131,10 @@ class Optimization:
     weight_decay: float = 0.0
     """Weight decay: decoupled in AdamW, an L2 penalty elsewhere."""
     schedule: Literal["constant", "linear", "cosine", "inverse-sqrt", "plateau"] = "linear"
-    """Learning rate after the warm-up. `linear` and `cosine` reach zero at the end of the budget:
-    the nearest of `trainer.max_steps`, `trainer.max_epochs` and `trainer.max_time`."""
+    """Learning rate after the warm-up. `linear` and `cosine` (arXiv:1608.03983) reach zero at the
+    end of the budget: the nearest of `trainer.max_steps`, `trainer.max_epochs` and
+    `trainer.max_time`; `inverse-sqrt` falls with the root of the updates (arXiv:1706.03762),
+    `plateau` by steps."""
     warmup_steps: int = 200
     """Updates over which the learning rate rises linearly from zero."""
     plateau_factor: float = 0.5
@@ -141,7 +143,8 @@ class Optimization:
     """`plateau`: validations without a better score that are borne first."""
     ema: float = 0.0
     """Decay of the exponential moving average of the weights that is validated and kept
-    (per update, e.g. 0.999); 0 validates and keeps the weights themselves."""
+    (per update, e.g. 0.999; Polyak & Juditsky 1992 average evenly); 0 validates and keeps the
+    weights themselves."""
     average_validations: int = 1
     """Validate and keep the mean of the weights at the last so many validations, in place of a
     moving average (Vaswani et al., arXiv:1706.03762, section 6.1); 1 takes the weights as they
@@ -149,7 +152,8 @@ class Optimization:
     patience: int = 0
     """Stop after this many validations in a row without a better score; 0 never stops early."""
     freeze: list[str] = field(default_factory=list)
-    """Parameters that training leaves as they are, by patterns of their names: `encoder.*`."""
+    """Parameters that training leaves as they are, by patterns of their names: `encoder.stack.*`;
+    what is tied to one stays too."""
     max_skipped: int = 20
     """Updates with a NaN or infinite gradient that are skipped in a row before training stops."""
     checkpoint_minutes: float = 10.0
@@ -176,6 +180,14 @@ class Optimization:
             raise MTError(
                 "training.average_validations and training.ema both average the weights; set "
                 "training.ema: 0 or training.average_validations: 1"
+            )
+        if self.learning_rate == 0:
+            raise MTError("training.learning_rate: must be above 0")
+        if self.schedule == "plateau" and 0 < self.patience <= self.plateau_patience + 1:
+            raise MTError(
+                f"training.patience: {self.patience} stops the run before "
+                f"training.plateau_patience: {self.plateau_patience} lowers the learning rate; "
+                "choose a greater patience, or 0"
             )
         if not all(0 <= beta < 1 for beta in self.betas):
             raise MTError(f"training.betas: must be from 0 to below 1, not {self.betas}")

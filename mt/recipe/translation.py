@@ -288,6 +288,26 @@ class TranslationRecipe(Recipe):
                 "shortlist.size is learned from where attention was, and model.attention is none; "
                 "choose an attention, or leave shortlist.size at 0"
             )
+        if self.search.coverage_penalty and self.model.attention == "none":
+            raise MTError(
+                "search.coverage_penalty counts where attention was, and model.attention is none; "
+                "choose an attention, or leave search.coverage_penalty at 0"
+            )
+        own_tokenizer = self.init_from is None or self.new_tokenizer
+        whole = own_tokenizer and self.tokenizer.kind in ("char", "byte")
+        if self.batches.subword_sampling and whole:
+            raise MTError(
+                f"batches.subword_sampling needs subwords, and tokenizer.kind is "
+                f"{self.tokenizer.kind}; choose bpe or unigram, or leave batches.subword_sampling "
+                "at 0"
+            )
+        kinds = ("embedding", "layer", "context", "output", "word")
+        dropouts = (getattr(self.model, f"{kind}_dropout") for kind in kinds)
+        if self.training.r_drop and not any(dropouts):
+            raise MTError(
+                "training.r_drop compares passes with different dropout, and the model's are all "
+                "0; set one, such as model.output_dropout, or leave training.r_drop at 0"
+            )
         if self.model.tie_embeddings == "three-way" and not self.tokenizer.joint:
             raise MTError(
                 "model.tie_embeddings: three-way needs one vocabulary for both languages; "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from fnmatch import fnmatchcase
@@ -15,6 +16,8 @@ from mt.errors import MTError
 from mt.nn.seq2seq import Seq2Seq
 from mt.recipe import TranslationRecipe
 from mt.tokenizer import Tokenizer, Tokenizers
+
+_log = logging.getLogger(__name__)
 
 
 def open_initial(recipe: TranslationRecipe) -> tuple[TranslationRecipe, Bundle | None, list[str]]:
@@ -48,6 +51,7 @@ def open_initial(recipe: TranslationRecipe) -> tuple[TranslationRecipe, Bundle |
         f"--model.{field.name} {getattr(theirs, field.name)}"
         for field in fields(theirs)
         if not _may_differ(field.name)
+        and (field.name != "attention_heads" or theirs.attention.startswith("multi-head"))
         and getattr(theirs, field.name) != getattr(recipe.model, field.name)
     ]
     if clashes:
@@ -105,7 +109,7 @@ def _copy_rows(to: Tensor, source: Tensor, rows: Sequence[tuple[int, int]]) -> N
 
 
 def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
-    """Keep parameters as they are in training.
+    """Keep parameters as they are in training, and say which.
 
     Args:
         model: The network.
@@ -115,6 +119,7 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
         MTError: A pattern matches nothing, or nothing is left to train.
     """
     names = dict(model.named_parameters(remove_duplicate=False))
+    named = set()
     for pattern in patterns:
         matching = [name for name in names if fnmatchcase(name, pattern)]
         if not matching:
@@ -125,5 +130,10 @@ def freeze(model: nn.Module, patterns: Sequence[str]) -> None:
             )
         for name in matching:
             names[name].requires_grad_(False)
+        named.update(matching)
     if not any(parameter.requires_grad for parameter in names.values()):
         raise MTError("training.freeze: nothing is left to train; freeze less")
+    if frozen := [name for name, parameter in names.items() if not parameter.requires_grad]:
+        tied = ", ".join(name for name in frozen if name not in named)
+        more = f", and {tied}, tied to one of them" if tied else ""
+        _log.info("frozen     %s%s", ", ".join(patterns), more)

@@ -75,6 +75,8 @@ def choose_sizes(
             raise MTError(f"auto: cannot choose `{name}`; it can choose {known}")
         value = _FIELDS[name](size)
         reason = f"{pairs:,} training pairs"
+        if name == "batches.subword_sampling" and recipe.tokenizer.kind in ("char", "byte"):
+            value, reason = 0, f"tokenizer.kind is {recipe.tokenizer.kind}"
         if name == "tokenizer.vocab_size":
             # Every common character needs a token before any subword gets one.
             alphabet = _alphabet(texts(), recipe.tokenizer.character_coverage)

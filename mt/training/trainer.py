@@ -74,6 +74,8 @@ _OURS = (
     "log_every_n_steps",
 )
 """Trainer options that are carried out here, because Lightning sees a run as one long epoch."""
+_PRECISIONS = ("32-true", "32", "64-true", "64", "bf16-mixed", "bf16")
+"""With exact weights and losses; float16 would overflow without loss scaling."""
 
 
 @contextmanager
@@ -156,11 +158,10 @@ def make_trainer(recipe: Recipe, folder: Path) -> L.Trainer:
             f"trainer.val_check_interval: {interval!r} is neither a number of updates, such as "
             "500, nor a share of an epoch, such as 0.5"
         )
-    precision = str(given.get("precision", "32-true"))
-    if "16" in precision and not precision.startswith("bf16"):
+    precision = str(given.get("precision") or "32-true")
+    if precision not in _PRECISIONS:
         raise MTError(
-            f"trainer.precision: {precision} overflows without loss scaling, which is not "
-            "supported; use bf16-mixed"
+            f"trainer.precision: {precision} is not supported; use 32-true, bf16-mixed or 64-true"
         )
     options = {name: value for name, value in given.items() if name not in _OURS}
     try:

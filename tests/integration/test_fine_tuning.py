@@ -55,6 +55,15 @@ def test_frozen_weights_stay_as_they_are(tune: Any, run: Run) -> None:
     assert {name for name in before if before[name].equal(after[name])} == frozen
 
 
+def test_what_is_tied_to_a_frozen_weight_is_named(
+    tune: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        tune("--training.freeze", '["encoder.*"]')
+    (line,) = (text for text in caplog.messages if text.startswith("frozen"))
+    assert "encoder.*, and decoder.embedding.weight, decoder.output.weight, tied" in line
+
+
 def test_a_new_tokenizer_keeps_the_weights_of_the_pieces_it_knows(tune: Any, run: Run) -> None:
     before = Translator.load(run.bundle, "cpu")
     after = tune(
@@ -106,6 +115,8 @@ def test_mistakes_are_told(tune: Any, run: Run, tmp_path: Path) -> None:
         tune("--training.freeze", '["*"]')
     with pytest.raises(MTError, match="nowhere"):
         tune("--init-from", tmp_path / "nowhere")
+    with pytest.raises(MTError, match=f"a run's folder; give the bundle in it, {run.bundle}$"):
+        tune("--init-from", run.bundle.parent)
     with pytest.raises(MTError, match=r"new_tokenizer.*init_from"):
         parse_train([str(PROJECT / "recipes/quickstart.yaml"), "--new_tokenizer", "true"])
     assert not (tmp_path / "run").exists()

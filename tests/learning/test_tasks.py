@@ -140,5 +140,7 @@ def test_every_option_learns_in_company(chosen: Chosen) -> None:
 
     Without attention all of a source has to go through one state, which takes longer to learn.
     """
-    architecture = Architecture(**SIZES, **chosen)
+    dropped = {name: 0.05 for name in SIZES if name.endswith("_dropout")}  # or locking does nothing
+    sizes = SIZES | dropped if chosen["locked_dropout"] else SIZES
+    architecture = Architecture(**sizes, **chosen)
     assert learnt(architecture, 5, updates=8000 if architecture.attention == "none" else 1200)

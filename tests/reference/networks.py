@@ -176,8 +176,8 @@ class GRU(Network):
         return d_h, w["W"].T @ d_input, (w["U"].T @ d_state + d_h * z,)
 
 
-def first_gru(weights: Weights, x: Array, h: Array) -> Array:
-    """The GRU of the first version of the paper: n = tanh(W x + b + U (r h) + c)."""
+def published_gru(weights: Weights, x: Array, h: Array) -> Array:
+    """The GRU of the paper as published (v3): n = tanh(W x + b + U (r h) + c)."""
     w = weights
     for x_t in x:
         from_input = np.split(w["W"] @ x_t + w["b"], 3)

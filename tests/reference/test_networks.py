@@ -22,7 +22,7 @@ from networks import (
     Softmax,
     SquaredError,
     Weights,
-    first_gru,
+    published_gru,
 )
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear, mse_loss
@@ -197,17 +197,19 @@ def test_the_norms_of_gradient_flow_are_those_of_back_propagation(cell: str) -> 
     assert close.max() <= FORWARD
 
 
-def test_pytorch_computes_the_second_variant_of_the_gru() -> None:
-    """The two published ones differ: the reset gate acts after the product with U, or before."""
+def test_pytorch_computes_the_gru_of_the_first_version() -> None:
+    """The reset gate acts after the product with U there, before it in the published paper."""
     reference = Sequence("gru", "softmax")
     layer = LAYERS["kernel"]("gru")
     load(layer, reference.weights)
     first = tuple(torch.from_numpy(values)[None, None] for values in reference.first)
     states, _ = layer(torch.from_numpy(reference.x)[None], first)
     last = states[0, -1].detach().numpy()
-    second = reference.network.forward(reference.x, reference.first)[-1]
-    assert np.abs(last - second).max() <= FORWARD
-    assert np.abs(last - first_gru(reference.weights, reference.x, *reference.first)).max() > 0.01
+    ours = reference.network.forward(reference.x, reference.first)[-1]
+    assert np.abs(last - ours).max() <= FORWARD
+    assert (
+        np.abs(last - published_gru(reference.weights, reference.x, *reference.first)).max() > 0.01
+    )
 
 
 # Attention

@@ -184,9 +184,12 @@ def test_neither_padding_nor_neighbours_nor_order_change_an_output(
     close(model(source, source_lengths, target), together)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("cell", "layers", "depth"),
+    [(cell, *size) for cell in CELLS for size in ((1, 1), (3, 1))]
+    + [(cell, 2, 2) for cell in CELLS if cell != "ssru"],
+)
 @pytest.mark.parametrize("bidirectional", [True, False])
-@pytest.mark.parametrize(("layers", "depth"), [(1, 1), (3, 1), (2, 2)])
 @torch.no_grad()
 def test_the_packed_encoder_equals_each_sentence_alone(
     cell: str, bidirectional: bool, layers: int, depth: int
@@ -526,6 +529,59 @@ def test_the_conditional_wiring_equals_its_equations() -> None:
     close(model(source, lengths, target)[0], torch.from_numpy(np.stack(vectors)))
 
 
+def deep_step_by_hand(x: Any, hidden: Any, layer: Any) -> Any:
+    """Sigmoid cells in a row: the first takes the input, and each has weights of its own."""
+    for number, cell in enumerate(layer.cells):
+        w, u, b1, b2 = (p.detach().numpy() for p in cell.parameters())
+        hidden = logistic((w @ x if number == 0 else 0) + u @ hidden + b1 + b2)
+    return hidden
+
+
+@pytest.mark.parametrize("wiring", ["input-feeding", "conditional"])
+def test_deep_layers_with_coverage_equal_their_equations(wiring: str) -> None:
+    """Two layers of two cells a step, a residual connection, and a sum of past weights."""
+    model = network(
+        wiring=wiring,
+        attention="dot",
+        coverage=True,
+        bridge="zero",
+        decoder_cell="elman-sigmoid",
+        decoder_layers=2,
+        decoder_transition_depth=2,
+    )
+    decoder: Any = model.decoder
+    asking = 1 if wiring == "conditional" else 2  # cells of the bottom layer before it asks
+    assert [len(layer.cells) for layer in decoder.layers] == [asking, 2]
+    assert decoder.second is None or len(decoder.second.cells) == 2
+    source, lengths = sentences([4])
+    target = torch.tensor([[3, 1, 5]])
+    memory = model.encoder(source, lengths).states[0].detach().numpy()
+    inputs = decoder.embedding.weight[target[0]].detach().numpy() * 6**0.5
+    weight, bias = (p.detach().numpy() for p in decoder.combine.parameters())
+    cover = decoder.attention.coverage.weight[:, 0].detach().numpy()
+    low = high = np.zeros(8)
+    vector, covered, vectors = np.zeros(6), np.zeros(4), []
+
+    def attend(query: Any) -> tuple[Any, Any]:
+        energy = np.exp((memory + np.outer(covered, cover)) @ query)
+        weights = energy / energy.sum()
+        return weights @ memory, covered + weights
+
+    for x in inputs:
+        if wiring == "input-feeding":
+            low = deep_step_by_hand(np.concatenate((x, vector)), low, decoder.layers[0])
+            high = deep_step_by_hand(low, high, decoder.layers[1])
+            context, covered = attend(high + low)
+        else:
+            low = deep_step_by_hand(x, low, decoder.layers[0])
+            context, covered = attend(low)
+            low = deep_step_by_hand(context, low, decoder.second)
+            high = deep_step_by_hand(np.concatenate((low, context)), high, decoder.layers[1])
+        vector = weight @ np.concatenate((high + low, context)) + bias
+        vectors.append(vector)
+    close(model(source, lengths, target)[0], torch.from_numpy(np.stack(vectors)))
+
+
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
 @pytest.mark.parametrize("bridge", ["zero", "last", "mean", "learned"])
 @torch.no_grad()
@@ -663,19 +719,28 @@ def test_locked_dropout_blanks_the_same_units_all_along_a_sentence(locked: bool)
 def test_the_decoder_locks_its_dropout_in_every_wiring(wiring: str, locked: bool) -> None:
     model = network(
         wiring=wiring,
-        decoder_layers=2,
+        decoder_layers=3,
         layer_dropout=0.5,
         context_dropout=0.5,
         output_dropout=0.5,
         locked_dropout=locked,
     ).train()
-    seen: dict[str, list[Tensor]] = {"output": [], "layer": []}
+    seen: dict[str, list[Tensor]] = {"output": [], "second": [], "third": []}
+
+    def watch(layer: Any, name: str) -> None:
+        step = layer.step
+        layer.step = lambda x, state: (seen[name].append(x), step(x, state))[1]
+        layer.register_forward_pre_hook(lambda _, x: seen[name].append(x[0]))
+
     model.decoder.combine.register_forward_pre_hook(lambda _, x: seen["output"].append(x[0]))
-    above = model.decoder.layers[1]
-    step = above.step
-    above.step = lambda x, state: (seen["layer"].append(x), step(x, state))[1]
-    above.register_forward_pre_hook(lambda _, x: seen["layer"].append(x[0]))
+    watch(model.decoder.layers[1], "second")
+    watch(model.decoder.layers[2], "third")
     model(*sentences([4, 3]), torch.ones(2, 6, dtype=torch.long))
+    below = [
+        torch.cat([part.reshape(-1, part.shape[-1])[:, :8] for part in seen[name]])
+        for name in ("second", "third")
+    ]
+    assert not blanked(below[0]).equal(blanked(below[1]))  # each layer has a draw of its own
     for name, parts in seen.items():
         vectors = parts[0] if wiring == "parallel" else torch.stack(parts, 1)
         assert vectors.shape[:2] == (2, 6), name
@@ -704,10 +769,7 @@ def test_every_parameter_learns(chosen: Chosen) -> None:
     vectors = model(source, lengths, torch.randint(VOCABULARY, (2, 4)))
     model.output(vectors).square().sum().backward()
     idle = {n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()}
-    # A softmax does not feel what all its scores share; an unread memory; what reads no input.
-    idle -= {"decoder.attention.key.bias"}
-    if chosen["attention"] == "none":
-        idle -= {"encoder.project.weight"}
+    idle -= {"decoder.attention.key.bias"}  # a softmax does not feel what all its scores share
     assert not {n for n in idle if dict(model.named_parameters())[n].numel()}
 
 
@@ -730,6 +792,14 @@ def test_every_parameter_learns(chosen: Chosen) -> None:
             ["attention is none", "wiring: conditional"],
         ),
         ({"attention": "none", "bridge": "zero"}, ["attention: none", "bridge: zero"]),
+        (
+            {"encoder_cell": "ssru", "encoder_transition_depth": 2},
+            ["encoder_cell: ssru", "encoder_transition_depth: 2"],
+        ),
+        (
+            {"decoder_cell": "ssru", "decoder_transition_depth": 3},
+            ["decoder_cell: ssru", "decoder_transition_depth: 3"],
+        ),
         ({"attention": "none", "coverage": True}, ["attention is none", "coverage: true"]),
         (
             {"bridge": "last", "encoder_cell": "gru"},

@@ -36,6 +36,7 @@ def parse(folder: Path, *overrides: str) -> TrainOptions:
         ("training.r_drop", "-1"),
         ("training.average_validations", "0"),
         ("training.patience", "-3"),
+        ("training.learning_rate", "0"),
         ("training.validation_sentences", "-3"),
         ("training.validation_beam_size", "0"),
         ("model.hidden_size", "0"),
@@ -107,6 +108,25 @@ def test_what_is_set_is_not_chosen(tmp_path: Path, given: list[str], size: int) 
             ["--shortlist.size", "9", "--model.attention", "none"],
             r"shortlist\.size .* model\.attention is none",
         ),
+        (
+            ["--search.coverage_penalty", "0.2", "--model.attention", "none"],
+            r"search\.coverage_penalty .* model\.attention is none",
+        ),
+        (
+            ["--batches.subword_sampling", "0.1", "--tokenizer.kind", "char"],
+            r"batches\.subword_sampling .* tokenizer\.kind is char",
+        ),
+        (
+            [
+                *("--training.r_drop", "5", "--model.embedding_dropout", "0"),
+                *("--model.layer_dropout", "0", "--model.output_dropout", "0"),
+            ],
+            r"training\.r_drop .* dropout",
+        ),
+        (
+            ["--training.schedule", "plateau", "--training.patience", "3"],
+            r"training\.patience: 3 .* training\.plateau_patience: 2",
+        ),
     ],
 )
 def test_options_that_clash_are_refused(tmp_path: Path, options: list[str], message: str) -> None:
@@ -129,6 +149,8 @@ def test_options_that_clash_are_refused(tmp_path: Path, options: list[str], mess
         ("gradient_clip_val", "-1"),
         ("gradient_clip_algorithm", "most"),
         ("precision", "16-mixed"),
+        ("precision", "bf16-true"),
+        ("precision", "transformer-engine"),
         ("devices", "0"),
         ("accelerator", "abacus"),
         ("strategy", "luck"),

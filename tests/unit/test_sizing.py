@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from mt.errors import MTError
-from mt.recipe import TranslationRecipe
+from mt.recipe import TokenizerSpec, TranslationRecipe
 from mt.training.sizing import _FIELDS, SIZES, choose_sizes
 from mt.training.trainer import choose_precision
 
@@ -88,6 +89,13 @@ def test_a_large_alphabet_gets_a_larger_vocabulary() -> None:
     assert "different characters" in reason
     latin, _ = choose_sizes(start, 1_000, lambda: LATIN)
     assert latin.tokenizer.vocab_size == SIZES[0].vocab_size
+
+
+@pytest.mark.parametrize(("kind", "sampled"), [("bpe", 0.1), ("char", 0), ("byte", 0)])
+def test_only_subwords_are_sampled(kind: Any, sampled: float) -> None:
+    start = TranslationRecipe(tokenizer=TokenizerSpec(kind=kind), auto=["batches.subword_sampling"])
+    recipe, _ = choose_sizes(start, 1_000, lambda: LATIN)
+    assert recipe.batches.subword_sampling == sampled
 
 
 def test_rare_characters_beyond_the_coverage_need_no_token() -> None:
