@@ -63,7 +63,7 @@ PYTEST = $(VENV)/bin/python -m pytest --numprocesses auto --maxprocesses 4
 test: $(VENV)/.ready  ## the whole suite
 	$(PYTEST) --dist loadscope --no-loadscope-reorder
 
-learn: $(VENV)/.ready  ## train every option of the network to copy, reverse and sort: 68 short trainings
+learn: $(VENV)/.ready  ## train every option of the network to copy, reverse or sort: 69 short trainings
 	$(PYTEST) tests/learning --every
 
 translate: $(VENV)/.ready  ## translate lines from standard input
