@@ -609,6 +609,8 @@ def parse_train(arguments: Sequence[str]) -> TrainOptions:
     parser.set_defaults(base.as_dict())
     parsed = parser.parse_args(overrides)
     recipe = _recipe(kind, parser, parsed)
+    if unknown := [name for name in recipe.auto if name not in parsed]:
+        raise MTError(f"auto: there is no option called {unknown[0]}; see `mt train --help`")
     # What was set stays, whether by its own name or within its section.
     given = {a.partition("=")[0].removeprefix("--") for a in overrides if a.startswith("--")}
     auto = [
@@ -741,6 +743,9 @@ def _read_recipe(path: Path) -> tuple[type[Recipe], dict[str, Any]]:
         content["tokenizer"] = _spec_fields(root / tokenizer)
     content = map_paths(content, lambda name: str(root / Path(name).expanduser()))
     _check_yaml(path, RECIPES[task], content)
+    for name in ("output", "resume", "overwrite"):
+        if name in content:
+            raise MTError(f"{path}: {name} is an option of `mt train`, not of a recipe: --{name}")
     return RECIPES[task], content
 
 

@@ -178,7 +178,7 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1]
         advice = "choose a smaller vocabulary or bring more text"
-        if "smaller than required_chars" in reason:
+        if "smaller than required_chars" in reason or "(vocab_size) >= (0)" in reason:
             reason = "fewer than there are symbols and characters"
             advice = "choose a larger vocabulary or lower tokenizer.character_coverage"
         raise MTError(

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
-from statistics import fmean
+from statistics import fmean, mean
 from types import SimpleNamespace
 from typing import Any, Literal, NamedTuple
 
@@ -156,18 +156,19 @@ def _score_tables(
     ]
     if not 1 < len(systems[0][0]) <= MAX_RESAMPLED:
         return plain
-    sums = [np.sum(runs, axis=0) for runs in systems]
+    # Means, not sums: a shuffle exchanges systems of different numbers of runs.
+    means = [np.mean(runs, axis=0) for runs in systems]
     found = [
         score._replace(
             interval=(float(one.mean - one.ci), float(one.mean + one.ci)), p_bootstrap=one.p_value
         )
-        for score, one in zip(plain, _paired_test(scorer, sums, "bs", RESAMPLES), strict=True)
+        for score, one in zip(plain, _paired_test(scorer, means, "bs", RESAMPLES), strict=True)
     ]
     if not test or len(systems) == 1:
         return [one._replace(p_bootstrap=None) for one in found]
     first, *others = found
     tested = [first]
-    for one, shuffled in zip(others, _paired_test(scorer, sums, "ar", TRIALS)[1:], strict=True):
+    for one, shuffled in zip(others, _paired_test(scorer, means, "ar", TRIALS)[1:], strict=True):
         p_values = one.p_bootstrap, shuffled.p_value
         if one.score == first.score:  # sacreBLEU asks for greater differences, not as great
             p_values = 1.0, 1.0
@@ -318,7 +319,8 @@ def score_set(
 
 def _mean_chrf(runs: Sequence[Sequence[str]], references: Sequence[Sequence[str]]) -> list[float]:
     tables = [sentence_scores("chrf", run, references, target_language="und") for run in runs]
-    return [fmean(values) for values in zip(*tables, strict=True)]
+    # Exactly, so that the mean of a number with itself is that number.
+    return [mean(values) for values in zip(*tables, strict=True)]
 
 
 def _check_counts(hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> None:

@@ -56,12 +56,11 @@ class Teacher(NamedTuple):
         return self.given or load_bundle(self.run.bundle)
 
 
-def teachers(recipe: TranslationRecipe, corpus: ParallelCorpus, run: RunFolder) -> list[Teacher]:
+def teachers(recipe: TranslationRecipe, run: RunFolder) -> list[Teacher]:
     """List the teachers of a recipe.
 
     Args:
         recipe: With its sizes chosen.
-        corpus: Its text.
         run: The run that they teach in.
 
     Raises:
@@ -76,7 +75,7 @@ def teachers(recipe: TranslationRecipe, corpus: ParallelCorpus, run: RunFolder) 
             if backward:
                 own = replace(own, corpus=_turned(own.corpus))
             found.append(Teacher(folder, backward, own, None))
-    languages = corpus.source_language, corpus.target_language
+    languages = recipe.corpus.source, recipe.corpus.target
     for number, place in enumerate(options.teachers, 1):
         bundle = load_bundle(Path(place))
         if bundle.languages not in (languages, languages[::-1]):
@@ -108,7 +107,7 @@ def _turned(corpus: Corpus) -> Corpus:
     )
 
 
-def back_translator(recipe: TranslationRecipe, corpus: ParallelCorpus, run: RunFolder) -> Teacher:
+def back_translator(recipe: TranslationRecipe, run: RunFolder) -> Teacher:
     """Tell who translates text of the target language back.
 
     Arguments and errors are those of `teachers`.

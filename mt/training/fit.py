@@ -86,7 +86,7 @@ def fit(
     callbacks += [progress, validation, checkpoints]
     checkpoint = newest_whole_checkpoint(run.folder.checkpoints) if run.resume else None
     if run.resume:
-        _log.info("resuming   %s", checkpoint or "nothing to resume: starting afresh")
+        _log.info("resuming   %s", checkpoint or "no checkpoint: from the first update on")
     try:
         with without_advice():
             trainer.fit(

@@ -94,6 +94,7 @@ class RunFolder(NamedTuple):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise MTError(f"{self.path}: cannot make the run folder ({error.strerror})") from error
+        self.scores.unlink(missing_ok=True)  # until this run is finished, too
         write_atomically(self.environment, json.dumps(described, indent=2) + "\n")
         write_atomically(self.recipe, recipe_yaml(recipe))
 
@@ -104,6 +105,7 @@ class RunFolder(NamedTuple):
                 shutil.rmtree(folder)
         for name in (
             "scores.json",
+            "sentences.tsv",
             "report.html",
             "report.md",
             "metrics.csv",

@@ -135,7 +135,7 @@ class Progress(L.Callback):
     ) -> None:
         """Tell how to go on after Ctrl-C or a signal to end."""
         if isinstance(exception, (KeyboardInterrupt, SystemExit)) and trainer.is_global_zero:
-            self.say("interrupted; --resume goes on from the last checkpoint")
+            self.say("interrupted; --resume goes on from the last checkpoint, if there is one")
 
     def tick(self, trainer: L.Trainer, module: TrainingModule) -> None:
         """Add the time since the last call to the run's seconds, alike on all devices."""

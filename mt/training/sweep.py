@@ -184,6 +184,9 @@ def _open_study(spec: SweepSpec, output: Path) -> optuna.Study:
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):  # interrupted
         study.tell(trial.number, state=TrialState.FAIL)
         study.enqueue_trial(trial.params)
+        folder = output / f"trial-{trial.number:03}"
+        for run in (folder, *folder.glob("fold-*")):
+            _tidy(run)
     return study
 
 
@@ -227,13 +230,15 @@ def _try(trial: optuna.Trial, options: SweepOptions, study: optuna.Study) -> Non
             watch = _Watch(trial if fold == 1 else None)
             run = folder / f"fold-{fold}" if folds else folder
             train(recipe, run, overwrite=True, observe=watch)
-            # The best weights are in the bundle; what is not there, or stays, does no harm.
-            for part in ("checkpoints", "teachers"):
-                shutil.rmtree(run / part, ignore_errors=True)
+            _tidy(run)
             found.append(watch)
             if watch.pruned:
                 break
-    except (DivergedError, _RefusedError) as error:
+    except (DivergedError, _RefusedError, MTError) as error:
+        # What is wrong with the first one may be wrong with all: the text, or the folder.
+        first = not any(one.state == TrialState.COMPLETE for one in study.trials)
+        if first and not isinstance(error, (DivergedError, _RefusedError)):
+            raise
         trial.set_user_attr("told", str(error))
         study.tell(trial, state=TrialState.FAIL)
         _log.info("failed     %s", error)
@@ -246,18 +251,26 @@ def _try(trial: optuna.Trial, options: SweepOptions, study: optuna.Study) -> Non
         study.tell(trial, mean(watch.best for watch in found))
 
 
+def _tidy(run: Path) -> None:
+    """Remove what only an unfinished run needs; what is not there, or stays, does no harm."""
+    for part in ("checkpoints", "teachers"):
+        shutil.rmtree(run / part, ignore_errors=True)
+
+
 class _RefusedError(Exception):
     """Values that no recipe can have together."""
 
 
 def _write(study: optuna.Study, options: SweepOptions) -> None:
     """Write what has been found so far."""
+    from optuna.trial import TrialState
+
     trials = [
         Trial(
             trial.number,
             trial.state.name.lower(),
             trial.value,
-            trial.user_attrs.get("told", ""),
+            trial.user_attrs.get("told", "interrupted" if trial.state == TrialState.FAIL else ""),
             trial.duration.total_seconds() if trial.duration else 0.0,
             trial.params,
         )

@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,7 +23,7 @@ from mt.evaluation.evaluate import examine
 from mt.evaluation.gradients import gradient_flow
 from mt.evaluation.report import ReportData, write_report
 from mt.evaluation.scores import corpus_score, placeholder_fidelity
-from mt.lines import duration
+from mt.lines import duration, read_lines
 from mt.nn.seq2seq import Seq2Seq
 from mt.options import teacher_recipe
 from mt.recipe import Training, TranslationRecipe
@@ -159,9 +160,14 @@ def _columns(pairs: list[tuple[str, str]]) -> tuple[list[str], list[str]]:
     return [source for source, _ in pairs], [target for _, target in pairs]
 
 
-def _check_teacher(recipe: TranslationRecipe, folder: RunFolder) -> None:
-    """Refuse a recipe whose teachers could not be trained, before any text is fetched."""
-    back = recipe.back_translation.files is not None and recipe.back_translation.bundle is None
+def _check_teachers(recipe: TranslationRecipe, folder: RunFolder) -> None:
+    """Refuse teachers that could not be trained or read, before any text is fetched."""
+    teachers(recipe, folder)
+    alone = recipe.back_translation
+    if alone.files is not None:
+        back_translator(recipe, folder)
+        next(read_lines(Path(alone.files)), "")
+    back = alone.files is not None and alone.bundle is None
     if recipe.distillation.forward or recipe.distillation.backward or back:
         try:
             make_trainer(teacher_recipe(recipe), folder.teachers)
@@ -175,7 +181,7 @@ def train_translator(run: Run[TranslationRecipe]) -> None:
     Raises:
         MTError: A mistake in the recipe, the corpus or the run folder.
     """
-    _check_teacher(run.recipe, run.folder)
+    _check_teachers(run.recipe, run.folder)
     recipe, initial, reasons = open_initial(run.recipe)
     corpus = load_corpus(recipe.corpus)
     _log.info("corpus     %s\n%s", "; ".join(corpus.origin), cleaning_table(corpus))
@@ -206,7 +212,7 @@ def _train(
         raise MTError("batches.max_length: every training pair is longer; raise it")
     back = alone = None
     if recipe.back_translation.files is not None:
-        back = back_translator(recipe, corpus, folder)
+        back = back_translator(recipe, folder)
         alone = read_target_text(recipe, corpus)
         _log.info("alone      %s lines in the target language", f"{len(alone.train):,}")
     digest = corpus.digest if alone is None else f"{corpus.digest}+{alone.digest}"
@@ -217,7 +223,7 @@ def _train(
         copied = copy_weights(model, tokenizers, initial)
         _log.info("weights    from %s, %s known", recipe.init_from, copied)
     freeze(model, recipe.training.freeze)
-    taught_by = teachers(recipe, corpus, folder)
+    taught_by = teachers(recipe, folder)
     if leads():  # now that nothing is wrong, a run that lies there may go
         folder.prepare(recipe, described, run.resume, run.overwrite)
     told = facts(described, corpus.origin, ("Training pairs", len(corpus.train)), model)

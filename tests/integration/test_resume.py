@@ -15,7 +15,9 @@ import pytest
 import torch
 from conftest import Command, refusal
 
+from mt.options import parse_train
 from mt.training.checkpoints import find_checkpoints
+from mt.training.folder import RunFolder
 
 PER_EPOCH, STEPS = 19, 70
 OPTIONS = (
@@ -180,7 +182,7 @@ def test_interrupted_run_says_how_to_go_on(
     finally:
         process.kill()
     assert process.returncode == status
-    assert "interrupted; --resume goes on from the last checkpoint" in err.decode()
+    assert "interrupted; --resume goes on from the last checkpoint, if there is one" in err.decode()
     assert "Traceback" not in err.decode()
     assert not (tmp_path / "scores.json").exists()
 
@@ -220,6 +222,17 @@ def test_run_that_stopped_early_stays_stopped(mt: Command, project: Path, tmp_pa
     assert [row["step"] for row in figures(tmp_path) if row["valid_bleu"]] == ["5", "10", "15"]
     train(mt, project, tmp_path, *stall, "--resume", "--training.patience", "3")
     assert step(tmp_path) == 20
+
+
+def test_scores_stand_beside_a_finished_run_alone(straight: Path, tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path / "run")
+    shutil.copytree(straight, folder.path)
+    recipe = parse_train([str(folder.recipe)]).recipe
+    described = json.loads(folder.environment.read_text())
+    folder.prepare(recipe, described, resume=True, overwrite=False)
+    assert not folder.scores.exists()
+    folder.clear()
+    assert list(folder.path.iterdir()) == []
 
 
 def test_accumulation_may_change(

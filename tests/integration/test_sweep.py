@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,15 @@ def test_hopeless_trials_end_early_and_impossible_ones_fail(search: Sweep, place
         assert row["state"] == ("complete" if cell == "lstm" else "fail")
         if cell == "ssru":
             assert "model.weight_drop: 0.1 acts within" in row["told"]
+
+
+def test_a_value_that_cannot_be_trained_with_is_a_failed_trial(search: Sweep, place: Path) -> None:
+    with pytest.raises(MTError, match="choose a larger vocabulary"):  # nothing has worked yet
+        search(method="grid", space={"tokenizer.vocab_size": [100, 4000]})
+    shutil.rmtree(place / "found")
+    rows = search(method="grid", space={"tokenizer.vocab_size": [4000, 100, 3000]})
+    assert [row["state"] for row in rows] == ["complete", "fail", "complete"]
+    assert "choose a larger vocabulary" in rows[1]["told"]
 
 
 def test_cross_validation_takes_each_part_in_turn(search: Sweep, place: Path) -> None:

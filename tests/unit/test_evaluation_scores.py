@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -345,6 +346,13 @@ def test_sentences_are_counted_as_better_equal_and_worse() -> None:
     ]
 
 
+def test_runs_alike_are_no_better_than_one() -> None:
+    references, run = noisy(0, 0), noisy(0.3, 1)
+    one = score_set("t", {"a": [run], "b": [run] * 3}, [references], ["chrf"], target_language="de")
+    [other] = one.others
+    assert (other.better, other.equal, other.worse) == (0, len(run), 0)
+
+
 def test_tables_hold_every_system_and_escape_its_name() -> None:
     systems = {"a|b_&%": [noisy(0.3, 1)], "b": [noisy(0.5, 3)]}
     one = score_set("test", systems, [noisy(0, 0)], ["bleu", "ter"], target_language="de")
@@ -406,10 +414,11 @@ def test_a_run_given_twice_is_the_run() -> None:
     references, first, second = noisy(0, 0), noisy(0.3, 1), noisy(0.33, 2)
     for metric, _ in METRIC_NAMES:
         once = score_systems(metric, [[first], [second]], [references], target_language="de")
-        twice = score_systems(
-            metric, [[first] * 2, [second] * 2], [references], target_language="de"
-        )
-        for a, b in zip(once, twice, strict=True):
+        often = [
+            score_systems(metric, systems, [references], target_language="de")
+            for systems in ([[first] * 2, [second] * 2], [[first] * 3, [second]])
+        ]
+        for a, b in zip(once * 2, chain(*often), strict=True):
             assert b.score == pytest.approx(a.score)
             assert b.interval == pytest.approx(a.interval, abs=1e-3)
             assert b.p_bootstrap == pytest.approx(a.p_bootstrap, abs=2e-3)

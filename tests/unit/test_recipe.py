@@ -58,6 +58,8 @@ def test_values_out_of_range_are_refused_by_name(tmp_path: Path, option: str, va
         ("corpus: {sources: [{filez: x}]}", "^[^ ]*own.yaml: .*filez"),
         ("tokenizer: 3", "own.yaml: tokenizer: 3 is no mapping"),
         ("trainer: [3]", "own.yaml: trainer: .* is no mapping"),
+        ("output: there", "own.yaml: output is an option of `mt train`, not of a recipe"),
+        ("auto: [model.foo]", "auto: there is no option called model.foo"),
     ],
 )
 def test_gaps_and_words_of_yaml_are_told(tmp_path: Path, text: str, message: str) -> None:
