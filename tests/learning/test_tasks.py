@@ -138,9 +138,13 @@ def test_learns_to_copy_reverse_and_sort(updates: int, options: dict[str, Any]) 
 def test_every_option_learns_in_company(chosen: Chosen) -> None:
     """Most master all three tasks; the weakest, such as a one-way Elman network, only to sort.
 
-    Without attention all of a source has to go through one state, which takes longer to learn.
+    Without attention all of a source has to go through one state, which takes longer to learn; so
+    do networks with the logistic function, whose slopes are at most a quarter.
     """
     dropped = {name: 0.05 for name in SIZES if name.endswith("_dropout")}  # or locking does nothing
     sizes = SIZES | dropped if chosen["locked_dropout"] else SIZES
     architecture = Architecture(**sizes, **chosen)
-    assert learnt(architecture, 5, updates=8000 if architecture.attention == "none" else 1200)
+    updates = 8000 if architecture.attention == "none" else 1200
+    if "elman-sigmoid" in (architecture.encoder_cell, architecture.decoder_cell):
+        updates *= 2
+    assert learnt(architecture, 5, updates)

@@ -177,7 +177,7 @@ def test_attention_is_its_equations() -> None:
     ("options", "message"),
     [
         ({"hidden_size": 0}, "model.hidden_size: must be at least 1"),
-        ({"output_dropout": 2.0}, "model.output_dropout: must be from 0 to 1"),
+        ({"output_dropout": 2.0}, "model.output_dropout: must be from 0 to below 1"),
         ({"residual_from": 1}, "model.residual_from"),
         ({"ngrams": 0}, "model.ngrams: must be at least 1"),
         ({"ngram_buckets": 0}, "model.ngram_buckets: must be at least 1"),

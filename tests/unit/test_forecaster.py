@@ -115,7 +115,7 @@ def test_losses_are_their_formulas_and_a_missing_target_has_none(loss: Any) -> N
     [
         ({"hidden_size": 0}, "model.hidden_size: must be at least 1"),
         ({"layers": 0}, "model.layers: must be at least 1"),
-        ({"output_dropout": 2.0}, "model.output_dropout: must be from 0 to 1"),
+        ({"output_dropout": 2.0}, "model.output_dropout: must be from 0 to below 1"),
         ({"cell": "ssru", "weight_drop": 0.1}, "model.cell is ssru; choose one of these"),
     ],
 )

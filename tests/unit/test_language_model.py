@@ -114,7 +114,7 @@ def test_weight_drop_draws_anew_and_trains_what_it_keeps() -> None:
     [
         ({"hidden_size": 0}, "model.hidden_size: must be at least 1"),
         ({"layers": 0}, "model.layers: must be at least 1"),
-        ({"weight_drop": 1.5}, "model.weight_drop: must be from 0 to 1"),
+        ({"weight_drop": 1.5}, "model.weight_drop: must be from 0 to below 1"),
         ({"residual_from": 1}, "model.residual_from"),
         ({"cell": "ssru", "weight_drop": 0.1}, "model.cell is ssru; choose one of these"),
     ],
