@@ -154,7 +154,7 @@ def train_tokenizer(spec: TokenizerSpec, texts: Callable[[], Iterable[str]]) -> 
         "character_coverage": spec.character_coverage,
     }
     seen: Iterable[str] = (mask(text, symbols) for n, text in enumerate(texts()) if n in members)
-    if spec.kind in ("char", "byte"):  # every space counts, and the vocabulary is what is there
+    if not spec.subwords:  # every space counts, and the vocabulary is what is there
         options |= {"remove_extra_whitespaces": False, "add_dummy_prefix": False}
         options |= {"hard_vocab_limit": False}
     if spec.kind == "byte":  # a model of one character, which is the space: all else is bytes

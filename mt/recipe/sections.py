@@ -77,6 +77,11 @@ class TokenizerSpec:
     seed: int = 1
     """Seed of the draw."""
 
+    @property
+    def subwords(self) -> bool:
+        """Whether text can be segmented in several ways."""
+        return self.kind in ("bpe", "unigram")
+
     def __post_init__(self) -> None:
         check(
             "tokenizer.",

@@ -294,8 +294,7 @@ class TranslationRecipe(Recipe):
                 "choose an attention, or leave search.coverage_penalty at 0"
             )
         own_tokenizer = self.init_from is None or self.new_tokenizer
-        whole = own_tokenizer and self.tokenizer.kind in ("char", "byte")
-        if self.batches.subword_sampling and whole:
+        if self.batches.subword_sampling and own_tokenizer and not self.tokenizer.subwords:
             raise MTError(
                 f"batches.subword_sampling needs subwords, and tokenizer.kind is "
                 f"{self.tokenizer.kind}; choose bpe or unigram, or leave batches.subword_sampling "

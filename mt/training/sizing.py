@@ -75,7 +75,7 @@ def choose_sizes(
             raise MTError(f"auto: cannot choose `{name}`; it can choose {known}")
         value = _FIELDS[name](size)
         reason = f"{pairs:,} training pairs"
-        if name == "batches.subword_sampling" and recipe.tokenizer.kind in ("char", "byte"):
+        if name == "batches.subword_sampling" and not recipe.tokenizer.subwords:
             value, reason = 0, f"tokenizer.kind is {recipe.tokenizer.kind}"
         if name == "tokenizer.vocab_size":
             # Every common character needs a token before any subword gets one.

@@ -234,7 +234,7 @@ def _try(trial: optuna.Trial, options: SweepOptions, study: optuna.Study) -> Non
             found.append(watch)
             if watch.pruned:
                 break
-    except (DivergedError, _RefusedError, MTError) as error:
+    except (MTError, _RefusedError) as error:
         # What is wrong with the first one may be wrong with all: the text, or the folder.
         first = not any(one.state == TrialState.COMPLETE for one in study.trials)
         if first and not isinstance(error, (DivergedError, _RefusedError)):
@@ -263,14 +263,12 @@ class _RefusedError(Exception):
 
 def _write(study: optuna.Study, options: SweepOptions) -> None:
     """Write what has been found so far."""
-    from optuna.trial import TrialState
-
     trials = [
         Trial(
             trial.number,
             trial.state.name.lower(),
             trial.value,
-            trial.user_attrs.get("told", "interrupted" if trial.state == TrialState.FAIL else ""),
+            trial.user_attrs.get("told", "interrupted" if trial.state.name == "FAIL" else ""),
             trial.duration.total_seconds() if trial.duration else 0.0,
             trial.params,
         )

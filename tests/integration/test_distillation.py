@@ -208,14 +208,15 @@ def test_a_mistake_in_the_teachers_budget_leaves_what_is_there(
 def test_mistakes_about_bundles_are_told(go: Any, run: Run, tmp_path: Path) -> None:
     with pytest.raises(MTError, match="train teachers from the start"):
         go("--init-from", run.bundle, "--distillation.forward", 1)
+    no_text = ("--corpus.files", tmp_path / "no-text")  # which is looked for after the bundles
     with pytest.raises(MTError, match="nowhere"):
-        go("--distillation.teachers", f"[{tmp_path / 'nowhere'}]")
+        go("--distillation.teachers", f"[{tmp_path / 'nowhere'}]", *no_text)
     config = tmp_path / "bundle"
     shutil.copytree(run.bundle, config)
     text = (config / "config.json").read_text()
     (config / "config.json").write_text(text.replace('"xx"', '"zz"'))
     with pytest.raises(MTError, match="from zz to yy; name a bundle between xx and yy"):
-        go("--distillation.teachers", f"[{config}]")
+        go("--distillation.teachers", f"[{config}]", *no_text)
     assert not (tmp_path / "run").exists()
 
 
@@ -295,7 +296,10 @@ def test_a_given_bundle_translates_back(go: Any, run: Run, alone: Path, tmp_path
         (["--back_translation.tag", "a b"], "back_translation.tag: must hold no blank"),
         (["--back_translation.beam_size", "0"], "back_translation.beam_size: must be at least 1"),
         (["--back_translation.files", "x", "--init_from", "y"], "which init_from does not"),
-        (["--back_translation.files", "none.yy"], "cannot read .*none.yy"),
+        (
+            ["--back_translation.files", "none.yy", "--corpus.files", "no-text"],
+            "cannot read .*none.yy",
+        ),
         (["--back_translation.files", "blank.yy"], "blank.yy: cleaning left no training line"),
     ],
 )

@@ -104,6 +104,28 @@ def test_a_sweep_goes_on_where_it_was(search: Sweep, place: Path) -> None:
         search(method="tpe", trials=5, space=space)
 
 
+def test_an_interrupted_trial_is_done_again(
+    search: Sweep, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec: dict[str, Any] = {"method": "grid", "space": {"training.learning_rate": [0.01]}}
+
+    def interrupted(recipe: Any, run: Path, **_: Any) -> None:
+        (run / "checkpoints").mkdir(parents=True)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mt.training.sweep.train", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            search(**spec)
+    rows = search(**spec)
+    assert [(row["state"], row["training.learning_rate"]) for row in rows] == [
+        ("fail", "0.01"),
+        ("complete", "0.01"),
+    ]
+    assert rows[0]["told"] == "interrupted"
+    assert not (place / "found/trial-000/checkpoints").exists()
+
+
 def test_hopeless_trials_end_early_and_impossible_ones_fail(search: Sweep, place: Path) -> None:
     rows = search(
         "--trainer.max_epochs",
