@@ -20,7 +20,14 @@ from mt.errors import MTError, require
 from mt.files import open_atomically, write_atomically
 from mt.forecaster import Forecast, Forecaster
 from mt.language_model import LanguageModel
-from mt.lines import line_counts_differ, raw_lines, read_lines, read_parallel, stream_lines
+from mt.lines import (
+    compressed,
+    line_counts_differ,
+    raw_lines,
+    read_lines,
+    read_parallel,
+    stream_lines,
+)
 from mt.options import (
     ClassifyOptions,
     Decoding,
@@ -118,8 +125,8 @@ def _open_output(path: Path | None) -> Iterator[BinaryIO]:
             raise MTError("standard output is closed; name a file with --output")
         yield sys.stdout.buffer
         return
-    with open_atomically(path) as file:
-        yield file
+    with open_atomically(path) as file, compressed(file, path) as stream:
+        yield stream
 
 
 def score_files(bundle: Path, options: ScoreOptions) -> None:

@@ -12,8 +12,10 @@ import logging
 import lzma
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from mt.errors import MTError
 
@@ -21,7 +23,7 @@ _log = logging.getLogger("mt")
 _CHUNK = 1 << 20  # bytes
 
 COMPRESSIONS = (".gz", ".xz", ".zst")
-"""Endings of the names of files that are unpacked as they are read."""
+"""Endings of the names of files that are unpacked when read, and packed when written."""
 
 
 def ending(path: Path) -> str:
@@ -107,6 +109,26 @@ def _unpacked_zst(path: Path) -> Iterator[bytes]:
                 decompressor = None if decompressor.eof else decompressor
     if decompressor is not None:
         raise EOFError
+
+
+@contextmanager
+def compressed(stream: BinaryIO, path: Path) -> Iterator[BinaryIO]:
+    """Open a stream for the bytes of a file, packed where it ends in .gz, .xz or .zst.
+
+    The same bytes are packed to the same bytes: no name and no time is stored.
+    """
+    if path.suffix not in COMPRESSIONS:
+        yield stream
+        return
+    from zstandard import ZstdCompressor
+
+    packers: dict[str, Callable[[], Any]] = {
+        ".gz": partial(gzip.GzipFile, "", "wb", fileobj=stream, mtime=0),
+        ".xz": partial(lzma.LZMAFile, stream, "wb"),
+        ".zst": partial(ZstdCompressor().stream_writer, stream, closefd=False),
+    }
+    with packers[path.suffix]() as packed:
+        yield packed
 
 
 def raw_lines(path: Path) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import lzma
 import os
 import pty
 import select
@@ -12,10 +13,11 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from conftest import Command, Run, refusal, translate
 
 from mt.translator import Translator
@@ -236,6 +238,23 @@ def test_input_may_be_compressed(mt: Command, run: Run, tmp_path: Path) -> None:
     done = mt.here("translate", run.bundle, "--input", "in.gz", cwd=tmp_path)
     assert done.out.splitlines()[0] == "vi"
     assert "in.gz: line 2 is not valid UTF-8" in done.err
+
+
+def test_output_is_packed_as_its_name_says(mt: Command, run: Run, tmp_path: Path) -> None:
+    unpack: dict[str, Callable[[bytes], bytes]] = {
+        "gz": gzip.decompress,
+        "xz": lzma.decompress,
+        "zst": lambda data: zstandard.ZstdDecompressor().decompressobj().decompress(data),
+        "out": bytes,
+    }
+    for ending, unpacked in unpack.items():
+        for text in ("hem\n", ""):
+            path = tmp_path / f"de.{ending}"
+            mt.here("translate", run.bundle, "--output", path, stdin=text, cwd=tmp_path)
+            packed = path.read_bytes()
+            assert unpacked(packed) == (b"vi\n" if text else b"")
+            mt.here("translate", run.bundle, "--output", path, stdin=text, cwd=tmp_path)
+            assert path.read_bytes() == packed
 
 
 def test_links_and_pipes_stay_what_they_are(mt: Command, run: Run, tmp_path: Path) -> None:
