@@ -20,7 +20,7 @@ from mt.evaluation.plots import Series, point_chart, write_svg
 
 HERE = Path(__file__).parent
 PAIRS = 1000, 5000, 29000
-RATE = ["--training.learning_rate", "5e-4"]  # for weights that are good already
+RATE = ["--training.learning_rate", "1e-3"]  # for weights that are good already
 
 
 def shorten(text: Path, pairs: int, folder: Path) -> None:
