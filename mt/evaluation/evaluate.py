@@ -203,11 +203,7 @@ def _add_n_best(translator: Translator, examples: list[Example], places: Iterabl
 
 
 def _write_hypotheses(output: Path, systems: Sequence[System], tests: Sequence[SetFiles]) -> None:
-    """Write what bundles translated, in place of what lies there; the names tell it apart."""
-    given = {run.path.absolute() for system in systems for run in system.runs}
-    for old in output.glob("hypotheses*.txt"):
-        if old.absolute() not in given:
-            old.unlink()
+    """Write what bundles translated; the names say what tells the files apart."""
     for number, system in enumerate(systems):
         for seed, run in enumerate(system.runs):
             for test, lines in zip(tests, run.hypotheses, strict=True):

@@ -132,13 +132,12 @@ def test_systems_of_any_kind_are_compared(
     translated = mt.here("translate", run.bundle, "--input", text / "test.xx", cwd=tmp_path)
     assert (folder / f"hypotheses.{run.folder.name}.txt").read_text() == translated.out
     assert not (folder / "hypotheses.txt").exists()
-    (folder / "hypotheses.older.txt").write_text("of another evaluation\n")
-    mt.here(
-        "compare", *common, "reversed", folder / f"hypotheses.{run.folder.name}.txt", cwd=tmp_path
-    )
-    assert [path.name for path in folder.glob("hypotheses*")] == [
-        f"hypotheses.{run.folder.name}.txt"  # which was read, so it stays
-    ]
+    (folder / "hypotheses.mine.txt").write_text("of another toolkit\n")
+    mt.here("compare", *common, "--metric", "bleu", "reversed", "reversed", cwd=tmp_path)
+    assert {path.name for path in folder.glob("hypotheses*")} == {
+        f"hypotheses.{run.folder.name}.txt",
+        "hypotheses.mine.txt",  # what an evaluation did not write is not its to remove
+    }
     mt.here("compare", *common, "--metric", "bleu", "reversed", run.bundle, cwd=tmp_path)
     [one] = json.loads((folder / "scores.json").read_text())["sets"]
     assert (one["system"], [o["name"] for o in one["others"]]) == ("reversed", [run.folder.name])
