@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from mt.corpus.formats import Columns, read_line_pair, read_table
 from mt.errors import MTError
-from mt.lines import read_lines
+from mt.lines import compressed, decompressed, read_lines
 
 EN_DE = Columns("en", "de")
 PAIRS = [
@@ -135,6 +135,22 @@ def test_archives_of_several_members_are_read_whole(tmp_path: Path) -> None:
     for packed in (".gz", ".xz", ".zst"):
         data = COMPRESS[packed](b"a\n") + COMPRESS[packed](b"b\n")
         assert list(read_lines(write(tmp_path / f"text{packed}", data))) == ["a", "b"]
+
+
+@pytest.mark.parametrize("packed", COMPRESS)
+@pytest.mark.parametrize("data", [b"", b"a\n", bytes(range(256)) * 9000])
+def test_what_is_packed_is_unpacked_and_holds_no_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: str, data: bytes
+) -> None:
+    paths = [tmp_path / f"{name}{packed}" for name in "ab"]
+    for now, path in enumerate(paths):
+        monkeypatch.setattr("time.time", lambda now=now: 1e9 * now)
+        with path.open("wb") as file, compressed(file, path) as stream:
+            stream.write(data)
+    written = paths[0].read_bytes()
+    assert b"".join(decompressed(paths[0])) == data
+    assert (written == data) == (packed == "")
+    assert paths[1].read_bytes() == written
 
 
 def test_truncated_parquet(tmp_path: Path) -> None:
